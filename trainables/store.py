@@ -1,0 +1,265 @@
+"""The content store: the truth about artifacts.
+
+An artifact is a folder ``<root>/<kind>/<key[:2]>/<key>/`` named by the hash of everything that
+changes its content. It is written under a temporary name and renamed into place once its
+``manifest.json`` is complete: no manifest, does not exist. Every file is verified against the
+manifest before its first use in a process; what does not match is set aside and made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import ArtifactCorrupt, ArtifactMissing, StoreError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+ASIDE = "set-aside"
+
+_NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def content_key(payload: Any) -> str:
+    """Return the sha256 of the canonical JSON of ``payload``: the name of what it describes.
+
+    Floats are written by ``repr`` so that ``1.0`` and ``1`` differ as they do in a config;
+    NaN and infinity are refused because JSON readers disagree about them.
+    """
+    text = json.dumps(
+        {"schema": SCHEMA_VERSION, "payload": payload},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``content`` so that a reader sees the old or the new, never a part.
+
+    Args:
+        path: Where to write; its folder is created.
+        content: All bytes of the new file.
+        durable: Survive a power cut (fsync); without it, only the death of this process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete, verified artifact.
+
+    Attributes:
+        kind: What it is: ``data``, ``encoded``, ``teacher``, ``outputs``, ``student`` and so on.
+        key: Its content key.
+        path: The folder that holds its files.
+        meta: What its writer recorded: metrics, lineage, sizes. JSON values only.
+    """
+
+    kind: str
+    key: str
+    path: Path
+    meta: dict[str, Any]
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of its files."""
+        return self.path / name
+
+
+@dataclass
+class Draft:
+    """An artifact being written: put files into ``path`` and facts into ``meta``."""
+
+    path: Path
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """A content store below ``root``, on a local disk or a file system all nodes share."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+        self._verified: dict[tuple[str, str], tuple[int, Artifact]] = {}
+
+    def path(self, kind: str, key: str) -> Path:
+        """Return where the artifact lives or would live."""
+        if not _NAME.match(kind) or not _NAME.match(key):
+            raise ValueError(f"kind and key must match [a-z0-9_-]{{1,64}}, got {kind!r}, {key!r}")
+        return self.root / kind / key[:2] / key
+
+    def exists(self, kind: str, key: str) -> bool:
+        """Tell whether a manifest is there; cheap, does not verify the content."""
+        return (self.path(kind, key) / MANIFEST).is_file()
+
+    def read(self, kind: str, key: str) -> Artifact:
+        """Return the artifact after checking sizes and checksums once per process.
+
+        Raises:
+            ArtifactMissing: There is no manifest.
+            ArtifactCorrupt: Content and manifest disagree; the artifact has been set aside.
+        """
+        folder = self.path(kind, key)
+        manifest_path = folder / MANIFEST
+        try:
+            stamp = manifest_path.stat().st_mtime_ns
+        except OSError as error:
+            raise ArtifactMissing(f"the store has no {kind} {key[:12]} in {self.root}") from error
+        known = self._verified.get((kind, key))
+        if known is not None and known[0] == stamp:
+            return known[1]
+        artifact = self._verify(kind, key, folder)
+        self._verified[kind, key] = (stamp, artifact)
+        return artifact
+
+    def meta(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Return what the manifest records, unverified, or None if there is none."""
+        try:
+            manifest = json.loads((self.path(kind, key) / MANIFEST).read_bytes())
+        except (OSError, ValueError):
+            return None
+        meta: dict[str, Any] | None = manifest.get("meta")
+        return meta
+
+    def keys(self, kind: str) -> list[str]:
+        """List the keys of all complete artifacts of ``kind``."""
+        return sorted(path.parent.name for path in (self.root / kind).glob(f"??/*/{MANIFEST}"))
+
+    @contextmanager
+    def write(self, kind: str, key: str) -> Iterator[Draft]:
+        """Write an artifact: ``with store.write(kind, key) as draft: ...``.
+
+        Leaving the block normally makes all files durable, writes the manifest and renames the
+        folder into place. Leaving it by an exception leaves nothing. If another process finished
+        the same artifact first, its content stands: both were made from the same key.
+
+        Raises:
+            StoreError: The disk is full, read-only or not writable.
+        """
+        folder = self.path(kind, key)
+        temporary = self.root / "tmp" / f"{kind}-{key[:12]}-{uuid.uuid4().hex}"
+        try:
+            temporary.mkdir(parents=True)
+            draft = Draft(temporary)
+            yield draft
+            self._publish(kind, key, draft, folder)
+        except OSError as error:
+            if error.errno in _DISK_ERRORS:
+                raise StoreError(
+                    f"cannot write {kind} to the store {self.root}: {error.strerror}; "
+                    "free space or point --home elsewhere, then start the same command again"
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def delete(self, kind: str, key: str) -> None:
+        """Remove an artifact; the manifest goes first, so a torn deletion does not exist."""
+        folder = self.path(kind, key)
+        self._verified.pop((kind, key), None)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _publish(self, kind: str, key: str, draft: Draft, folder: Path) -> None:
+        files = {}
+        for path in sorted(draft.path.rglob("*")):
+            if path.is_file():
+                _fsync(path)
+                files[path.relative_to(draft.path).as_posix()] = {
+                    "bytes": path.stat().st_size,
+                    "sha256": file_digest(path),
+                }
+        manifest = {
+            "schema": SCHEMA_VERSION,
+            "kind": kind,
+            "key": key,
+            "created": time.time(),
+            "files": files,
+            "meta": draft.meta,
+        }
+        text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+        (draft.path / MANIFEST).write_text(text, encoding="utf-8")
+        _fsync(draft.path / MANIFEST)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not (folder / MANIFEST).is_file():
+            self._set_aside(folder)
+        try:
+            draft.path.rename(folder)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+        _fsync(folder.parent)
+
+    def _verify(self, kind: str, key: str, folder: Path) -> Artifact:
+        problem = None
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            problem = _mismatch(manifest, kind, key, folder)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            problem = f"its manifest is unreadable ({error})"
+        if problem is not None:
+            self._set_aside(folder)
+            raise ArtifactCorrupt(
+                f"{kind} {key[:12]} in {self.root} is damaged: {problem}; "
+                f"it was moved to {ASIDE}/ and will be made again"
+            )
+        return Artifact(kind, key, folder, manifest["meta"])
+
+    def _set_aside(self, folder: Path) -> None:
+        target = self.root / ASIDE / f"{folder.parent.parent.name}-{folder.name}-{time.time_ns()}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+
+
+def _mismatch(manifest: dict[str, Any], kind: str, key: str, folder: Path) -> str | None:
+    """Say what is wrong with the files of an artifact, or None."""
+    if manifest["schema"] != SCHEMA_VERSION:
+        return f"schema {manifest['schema']} was written by another version"
+    if (manifest["kind"], manifest["key"]) != (kind, key):
+        return "its manifest belongs to another artifact"
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+        if file_digest(path) != expected["sha256"]:
+            return f"{name} has another checksum"
+    return None
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
