@@ -1,0 +1,126 @@
+"""The Ray cluster a sweep runs on: a local one, or one that is already there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Ray reads these when it is imported or when its processes start, so they come first.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "300",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    # Ray's memory monitor raises an error that aborts a whole Tune run; without it the kernel
+    # kills the process and Tune sees a dead actor, which it retries.
+    "RAY_memory_monitor_refresh_ms": "0",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+
+OBJECT_STORE_BYTES = 200 * 2**20  # outputs travel as files, so the object store stays small
+
+# What a trial needs from the driver's environment; it holds no credentials.
+_FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "HF_HUB_DISABLE_TELEMETRY")
+
+
+@dataclass(frozen=True)
+class Node:
+    """An alive node and what it offers in all.
+
+    Attributes:
+        name: Its address.
+        cpu: Logical CPUs.
+        gpu: Logical GPUs.
+    """
+
+    name: str
+    cpu: float
+    gpu: float
+
+
+@contextmanager
+def connect(
+    address: str | None = None,
+    *,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    python_path: str = "",
+) -> Iterator[list[Node]]:
+    """Connect to a cluster, or start a local one that ends with the block.
+
+    Args:
+        address: ``auto`` or ``host:port`` of a running cluster; None starts one here.
+        cpus: Logical CPUs of a local cluster; None for all there are.
+        gpus: Logical GPUs of a local cluster; None for all there are.
+        python_path: Folders to import a user's own components from.
+
+    Yields:
+        The alive nodes.
+    """
+    variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
+    variables |= {"TOKENIZERS_PARALLELISM": "false"}
+    search_path = os.pathsep.join(
+        part for part in (python_path, os.environ.get("PYTHONPATH", "")) if part
+    )
+    if search_path:
+        variables["PYTHONPATH"] = search_path
+    common = {
+        "runtime_env": {"env_vars": variables},
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+    }
+    if address is None:
+        ray.init(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **common,
+        )
+    else:
+        ray.init(address=address, **common)
+    try:
+        yield _nodes()
+    finally:
+        ray.shutdown()
+
+
+def _nodes() -> list[Node]:
+    return [
+        Node(
+            node["NodeManagerAddress"],
+            float(node["Resources"].get("CPU", 0)),
+            float(node["Resources"].get("GPU", 0)),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def slots(nodes: list[Node], resources: Mapping[str, float]) -> int:
+    """Count the trials that fit at once; a trial never spans nodes."""
+    return sum(_fits(node, resources) for node in nodes)
+
+
+def _fits(node: Node, resources: Mapping[str, float]) -> int:
+    counts = []
+    if resources.get("cpu"):
+        counts.append(int(node.cpu / resources["cpu"] + 1e-9))
+    gpu = resources.get("gpu", 0)
+    if gpu >= 1:
+        counts.append(int(node.gpu / gpu + 1e-9))
+    elif gpu:
+        # A fraction never spans devices: at 0.6 each GPU holds one trial, whatever the sum says.
+        counts.append(int(1 / gpu + 1e-9) * int(node.gpu))
+    return min(counts) if counts else 1

@@ -1,0 +1,352 @@
+"""The ledger: the Optuna studies that are the truth about a search.
+
+Only the driver opens it. Each stage of a sweep is one study; each trial is one Optuna trial whose
+user attribute ``trial`` says what was run and whose attribute ``outcome`` says what became of it.
+Ray holds nothing that is not here or in the content store, so a driver may die at any moment: the
+next one reads the ledger, settles what was running and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState as OptunaState
+
+from orchestrator.records import Stage, TrialRecord, TrialState
+from search_spaces.space import Space
+from trainables.seeding import derive_seed
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Label = str | int | float | bool
+MAX_DUPLICATES = 50
+
+_STATES = {
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+    # Not given to the sampler: it has seen this point already, or will see it again.
+    TrialState.DUPLICATE: OptunaState.FAIL,
+    TrialState.LOST: OptunaState.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run.
+
+    Attributes:
+        task: The kind of trial and of the artifact it makes.
+        key: Key of that artifact.
+        role: Why it is run, see ``TrialRecord``.
+        spec: What to run, as JSON values.
+        params: Flat dotted names and values, for people and for MLflow.
+        point: The point of the search space it stands for, or empty.
+        group: Key without the seed, in the confirm stage.
+        seed: Its seed.
+        number: Its number in the study, once it is there.
+        retry_of: Number of the trial a dead driver left running, if this is that trial again.
+    """
+
+    task: str
+    key: str
+    role: str
+    spec: Mapping[str, Any]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    point: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+    seed: int = 0
+    number: int = -1
+    retry_of: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {name: value for name, value in vars(self).items() if name != "number"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        state: A finished state.
+        metrics: Once-per-run metrics, of the epoch that was kept.
+        history: The reports of all epochs.
+        error: Reason and traceback of a failure.
+        seconds: Wall time.
+        cached: Whether it was answered from the store.
+        duplicate_of: Number of the earlier trial with the same key.
+    """
+
+    state: TrialState
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+    error: str | None = None
+    seconds: float = 0.0
+    cached: bool = False
+    duplicate_of: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values; numbers that JSON has no word for become None."""
+        values = {**vars(self), "state": str(self.state), "history": list(self.history)}
+        cleaned: dict[str, Any] = _finite(values)
+        return cleaned
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The metrics a search improves, in order; the first also stops the weak early."""
+
+    directions: Mapping[str, str]
+
+    @property
+    def first(self) -> tuple[str, str]:
+        """Name and direction (``max`` or ``min``) of the leading objective."""
+        return next(iter(self.directions.items()))
+
+    def values(self, metrics: Mapping[str, float]) -> list[float] | None:
+        """Return the values in order, or None if one is missing or not finite."""
+        values = [metrics.get(name) for name in self.directions]
+        if any(value is None or not math.isfinite(value) for value in values):
+            return None
+        return [float(value) for value in values if value is not None]
+
+
+class StageLedger:
+    """One stage of a sweep: a study, and which of its keys are known.
+
+    Args:
+        storage: Optuna's storage, shared by the stages of a driver.
+        study_name: Unique name of the study.
+        stage: Which stage this is.
+        objectives: What trials are told as their values.
+        seed: Seeds the sampler together with the number of trials already there: a driver
+            started again must not draw the same points again.
+        sampler: ``tpe`` or ``random``.
+        startup: Random points before TPE begins to model.
+    """
+
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        study_name: str,
+        stage: Stage,
+        objectives: Objectives,
+        *,
+        seed: int = 0,
+        sampler: str = "tpe",
+        startup: int = 10,
+    ) -> None:
+        directions = [
+            StudyDirection.MAXIMIZE if direction == "max" else StudyDirection.MINIMIZE
+            for direction in objectives.directions.values()
+        ]
+        self.stage = stage
+        self.objectives = objectives
+        self.study = optuna.create_study(
+            storage=storage, study_name=study_name, directions=directions, load_if_exists=True
+        )
+        past = self.study.get_trials(deepcopy=False)
+        self.study.sampler = _make_sampler(
+            sampler, derive_seed(seed, study_name, str(len(past))), startup
+        )
+        # Key -> (number, state) of every trial that is a result or is running.
+        self._known: dict[str, tuple[int, TrialState]] = {}
+        self._live: dict[int, optuna.trial.Trial] = {}
+        for trial in past:
+            state = _state_of(trial)
+            if "trial" in trial.user_attrs and (state.is_result() or not state.is_finished()):
+                self._known[trial.user_attrs["trial"]["key"]] = (trial.number, state)
+
+    def state_of(self, key: str) -> TrialState | None:
+        """Return what is known of the trial with this key."""
+        known = self._known.get(key)
+        return None if known is None else known[1]
+
+    def results(self) -> int:
+        """Count the distinct outcomes."""
+        return sum(1 for _, state in self._known.values() if state.is_result())
+
+    def reconcile(self) -> list[Proposal]:
+        """Settle what a dead driver left behind; returns its running trials, to be run again.
+
+        Call it only while holding the sweep's lock: another driver's live trials look the same.
+        """
+        while self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)):
+            self.study.tell(self.study.ask(), state=OptunaState.FAIL)
+        orphans = []
+        for trial in self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
+            described = trial.user_attrs.get("trial")
+            self._write(trial.number, Outcome(TrialState.LOST))
+            self.study.tell(trial.number, state=OptunaState.FAIL, skip_if_finished=True)
+            if described is not None:
+                self._known.pop(described["key"], None)
+                orphans.append(Proposal(**{**described, "retry_of": trial.number}))
+        return orphans
+
+    def enter(self, proposal: Proposal, space: Space | None = None) -> Proposal:
+        """Write down a trial that is about to run and return it with its number.
+
+        Args:
+            proposal: What will run.
+            space: If given and ``proposal.point`` lies in it, the sampler learns from the trial.
+        """
+        point = dict(proposal.point)
+        if space is not None and point and space.contains(point):
+            self.study.enqueue_trial(space.paths_of(point))
+            trial = self.study.ask()
+            space.sample(_Suggest(trial))
+        else:
+            trial = self.study.ask()
+        return self._enter(trial, proposal)
+
+    def suggest(
+        self, space: Space, describe: Callable[[Mapping[str, Any]], Proposal]
+    ) -> Proposal | None:
+        """Draw the next point that has not been tried; None when none can be found.
+
+        Args:
+            space: Where to draw from.
+            describe: Turns a point into the trial that stands for it.
+        """
+        for _ in range(MAX_DUPLICATES):
+            trial = self.study.ask()
+            proposal = describe(space.sample(_Suggest(trial)))
+            known = self._known.get(proposal.key)
+            if known is None:
+                return self._enter(trial, proposal)
+            trial.set_user_attr("trial", proposal.to_dict())
+            self._write(trial.number, Outcome(TrialState.DUPLICATE, duplicate_of=known[0]))
+            self.study.tell(trial, state=OptunaState.FAIL)
+        return None
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write down an epoch's leading objective; several objectives have no such values."""
+        value = metrics.get(self.objectives.first[0])
+        trial = self._live.get(number)
+        if trial is None or value is None or not math.isfinite(value):
+            return
+        if len(self.objectives.directions) == 1:
+            trial.report(float(value), epoch)
+
+    def finish(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Write down what became of a trial; doing so twice changes nothing."""
+        values = None
+        if outcome.state is TrialState.COMPLETE:
+            values = self.objectives.values(outcome.metrics)
+        state = _STATES[outcome.state]
+        if outcome.state is TrialState.COMPLETE and values is None:
+            # Tasks without the objective (outputs, a teacher's test pass) are complete all the
+            # same, but Optuna has no COMPLETE without values.
+            state = OptunaState.FAIL
+        self._write(proposal.number, outcome)
+        self.study.tell(proposal.number, values, state=state, skip_if_finished=True)
+        self._live.pop(proposal.number, None)
+        self._known[proposal.key] = (proposal.number, outcome.state)
+
+    def records(self) -> list[TrialRecord]:
+        """Return all trials, oldest first."""
+        return [
+            _record(self.stage, trial)
+            for trial in self.study.get_trials(deepcopy=False)
+            if "trial" in trial.user_attrs
+        ]
+
+    def _enter(self, trial: optuna.trial.Trial, proposal: Proposal) -> Proposal:
+        entered = Proposal(**{**proposal.to_dict(), "number": trial.number})
+        trial.set_user_attr("trial", {**proposal.to_dict(), "started": time.time()})
+        self._live[trial.number] = trial
+        self._known[proposal.key] = (trial.number, TrialState.RUNNING)
+        return entered
+
+    def _write(self, number: int, outcome: Outcome) -> None:
+        identifier = self.study._storage.get_trial_id_from_study_id_trial_number(
+            self.study._study_id, number
+        )
+        self.study._storage.set_trial_user_attr(identifier, "outcome", outcome.to_dict())
+
+
+class _Suggest:
+    """Lets a space draw from an Optuna trial."""
+
+    def __init__(self, trial: optuna.trial.Trial) -> None:
+        self._trial = trial
+
+    def uniform(self, path: str, low: float, high: float) -> float:
+        return self._trial.suggest_float(path, low, high)
+
+    def log_uniform(self, path: str, low: float, high: float) -> float:
+        return self._trial.suggest_float(path, low, high, log=True)
+
+    def integer(self, path: str, low: int, high: int, log: bool = False) -> int:
+        return self._trial.suggest_int(path, low, high, log=log)
+
+    def categorical(self, path: str, labels: Sequence[Label]) -> Label:
+        choice: Label = self._trial.suggest_categorical(path, list(labels))
+        return choice
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """Open the database behind ``url``; creates an SQLite file that is not there."""
+    arguments: dict[str, Any] = {}
+    if url.startswith("sqlite"):
+        arguments = {"connect_args": {"timeout": 60}}
+    return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+
+
+def _make_sampler(name: str, seed: int, startup: int) -> optuna.samplers.BaseSampler:
+    seed %= 2**32
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # group: temperatures exist for some losses only; TPE then models each group by itself.
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            n_startup_trials=startup,
+        )
+
+
+def _state_of(trial: optuna.trial.FrozenTrial) -> TrialState:
+    outcome = trial.user_attrs.get("outcome")
+    return TrialState.RUNNING if outcome is None else TrialState(outcome["state"])
+
+
+def _record(stage: Stage, trial: optuna.trial.FrozenTrial) -> TrialRecord:
+    described = trial.user_attrs["trial"]
+    outcome = trial.user_attrs.get("outcome") or {}
+    return TrialRecord(
+        stage=stage,
+        key=described["key"],
+        state=_state_of(trial),
+        role=described["role"],
+        params=described["params"],
+        metrics=outcome.get("metrics", {}),
+        history=tuple(outcome.get("history", ())),
+        group=described["group"],
+        seed=described["seed"],
+        error=outcome.get("error"),
+        seconds=outcome.get("seconds", 0.0),
+        spec=described["spec"],
+    )
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities, which PostgreSQL's JSON refuses, by None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,107 @@
+"""BEATS, NO BEATS or INCONCLUSIVE, and the sentence that says why."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from orchestrator.report import naming
+from orchestrator.report.document import Comparison, Interval, Verdict
+from orchestrator.report.predictions import Arm, common_ids, paired
+from orchestrator.report.statistics import ALPHA, combined_p, mcnemar, paired_difference
+
+# Half a point of accuracy or F1: an advantage that is surely smaller is not worth a teacher.
+MARGIN = 0.005
+# One model against one model says nothing about training it again.
+MIN_SEEDS = 2
+
+
+def decide(interval: Interval) -> Verdict:
+    """Return what an interval allows to claim.
+
+    BEATS: all of it is above 0. NO BEATS: all of it is below the margin of 0.5 points, so that
+    whatever advantage there may be is not worth having. INCONCLUSIVE: anything else, and always
+    with a single seed, because its interval does not know how much training varies.
+    """
+    if interval.seeds < MIN_SEEDS:
+        return Verdict.INCONCLUSIVE
+    if interval.low > 0.0:
+        return Verdict.BEATS
+    if interval.high < MARGIN:
+        return Verdict.NO_BEATS
+    return Verdict.INCONCLUSIVE
+
+
+def compare(candidate: Arm, control: Arm, metric: str, split: str, method: str) -> Comparison:
+    """Compare the candidate with one control on the examples and seeds they share.
+
+    Args:
+        candidate: Chosen on dev.
+        control: What it is compared with.
+        metric: ``accuracy`` or one of the F1 scores.
+        split: ``test`` or ``dev``, the split the predictions are of.
+        method: The candidate in words.
+    """
+    first, second = paired(candidate, control)
+    ids = common_ids([first, second])
+    first, second = first.on(ids), second.on(ids)
+    targets = first.models[0].targets
+    if targets is None or len(ids) == 0:
+        return unknown(control.role, metric, split, "the two have no labelled example in common")
+    a, b = first.classes(), second.classes()  # [S, N] each
+    n_classes = first.models[0].logits.shape[1]
+    interval = paired_difference(a, b, targets, metric, n_classes)
+    tests = tuple(
+        mcnemar(x, y, targets, seed) for x, y, seed in zip(a, b, first.seeds, strict=True)
+    )
+    p_value = combined_p([test.p_value for test in tests])
+    verdict = decide(interval)
+    return Comparison(
+        control=control.role,
+        verdict=verdict,
+        sentence=_sentence(verdict, interval, control.role, metric, split, method, p_value),
+        metric=metric,
+        split=split,
+        interval=interval,
+        mcnemar=tests,
+        p_value=p_value,
+        identical=bool(np.array_equal(a, b)),
+    )
+
+
+def unknown(control: str, metric: str, split: str, reason: str) -> Comparison:
+    """Return the comparison that could not be made."""
+    sentence = (
+        f"{Verdict.INCONCLUSIVE}: not compared with {naming.describe_role(control)}: {reason}."
+    )
+    return Comparison(control, Verdict.INCONCLUSIVE, sentence, metric, split)
+
+
+def _sentence(
+    verdict: Verdict,
+    interval: Interval,
+    control: str,
+    metric: str,
+    split: str,
+    method: str,
+    p_value: float,
+) -> str:
+    name = f"{split} {naming.describe_metric(metric)}"
+    other = naming.describe_role(control)
+    low, high = naming.points(interval.low), naming.points(interval.high)
+    claim = {
+        Verdict.BEATS: f"{method} beats {other}",
+        Verdict.NO_BEATS: f"{method} is not better than {other}, at most by {_positive(interval)}",
+        Verdict.INCONCLUSIVE: f"{method} cannot be told from {other}",
+    }[verdict]
+    if interval.seeds < MIN_SEEDS:
+        claim = f"{method} against {other}: one seed cannot decide"
+    seeds = f"{interval.seeds} seed{'s' if interval.seeds > 1 else ''}"
+    return (
+        f"{verdict}: {claim}: {naming.points(interval.estimate)} points of {name} "
+        f"(95 % interval {low} to {high}; {seeds}, {interval.examples:,} examples, "
+        f"α = {ALPHA}; McNemar {naming.p_value(p_value)})."
+    )
+
+
+def _positive(interval: Interval) -> str:
+    return f"{100 * max(interval.high, 0.0):.1f} points"

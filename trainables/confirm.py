@@ -1,0 +1,90 @@
+"""Confirmation: train a student again with another seed and read the test split, once.
+
+Only ``ConfirmSpec`` can name a test split; the specs that the search works with have no field
+for it, so that no search can decide on test data.
+
+Legend: N test rows, C classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors.torch import save_file
+
+from trainables.checkpoint import Checkpoint
+from trainables.device import autocast, pick_device, resolve_precision
+from trainables.evaluation import Predictor, open_encoded
+from trainables.metrics import classification_metrics
+from trainables.models._io import load_model
+from trainables.store import Store, content_key
+from trainables.student import StudentSpec
+from trainables.student import run as train_student
+
+
+@dataclass(frozen=True)
+class ConfirmSpec:
+    """A student and the test split it is judged on.
+
+    Attributes:
+        student: The student, with the seed to confirm it with.
+        test: Key of the encoded test split.
+    """
+
+    student: StudentSpec
+    test: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ConfirmSpec:
+        """Read it back from JSON values."""
+        return cls(StudentSpec.from_dict(values["student"]), values["test"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"student": self.student.to_dict(), "test": self.test}
+
+    @property
+    def key(self) -> str:
+        """The key of the artifact this spec makes."""
+        return content_key({"kind": "confirm", "student": self.student.key, "test": self.test})
+
+
+def run(
+    spec: ConfirmSpec, store: Store, checkpoint: Checkpoint | None = None
+) -> Iterator[dict[str, Any]]:
+    """Train the student unless it exists, then predict the test split and store that.
+
+    Yields:
+        The student's epochs; the last also holds the test metrics in ``summary``.
+    """
+    started = time.perf_counter()
+    last: dict[str, Any] = {}
+    if not store.exists("student", spec.student.key):
+        for report in train_student(spec.student, store, checkpoint):
+            if report["finished"]:
+                last = report
+            else:
+                yield report
+    artifact = store.read("student", spec.student.key)
+    device = pick_device()
+    model = load_model(artifact.file("model")).to(device)
+    predictor = Predictor(open_encoded(store, spec.test), device=device)
+    with autocast(resolve_precision(spec.student.precision, device), device):
+        logits, _ = predictor(model)
+    test = classification_metrics(logits, predictor.targets, "test_")
+    summary = {
+        **artifact.meta["metrics"],
+        **test,
+        "wall_seconds": time.perf_counter() - started,
+    }
+    with store.write("confirm", spec.key) as draft:
+        predictions = {"ids": predictor.ids, "logits": logits, "targets": predictor.targets}
+        save_file(predictions, draft.path / "predictions.safetensors")
+        draft.meta.update(
+            student=spec.student.key, metrics=summary, history=artifact.meta["history"]
+        )
+    epochs = len(artifact.meta["history"])
+    yield {"epoch": epochs, **last, "finished": True, "summary": summary}

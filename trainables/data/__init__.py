@@ -1,0 +1,1 @@
+"""Data sources: where labelled text comes from, one per file."""

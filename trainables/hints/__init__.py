@@ -1,0 +1,1 @@
+"""Hints: compare features or raw logits; one file each."""

@@ -1,0 +1,295 @@
+"""The training loop shared by teachers and students.
+
+Legend: N examples, B batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.checkpoint import Checkpoint
+from trainables.errors import NonFiniteLoss
+
+SELECTION_METRIC = "val_f1_macro"
+
+LossParts = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """How weights are updated: names and values as in the config.
+
+    Attributes:
+        name: ``adamw`` or ``sgd``.
+        lr: Peak learning rate.
+        weight_decay: Applied to matrices only; biases and norms are left alone.
+        momentum: Of SGD.
+        warmup: Share of all steps in which the rate rises linearly; it then falls linearly to 0.
+        max_grad_norm: Clip the global gradient norm to this, or None.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    warmup: float = 0.05
+    max_grad_norm: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch measured.
+
+    Attributes:
+        epoch: 1 for the first.
+        metrics: ``train_loss``, its parts, dev metrics and times.
+        last: Whether training is over; the model then holds the weights of the best epoch.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    last: bool
+
+
+@dataclass
+class _State:
+    """What changes from epoch to epoch and must survive a dead process."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = float("-inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Fit:
+    """Train a model for some epochs, keep the best by dev macro-F1, continue after a crash.
+
+    Iterating yields one ``EpochReport`` per epoch; ``history`` holds them all, also those of
+    epochs trained before this process was started.
+
+    Args:
+        model: Trained in place.
+        extra: Trainable modules beside the model, such as the projection of a hint.
+        epochs: How many passes.
+        steps_per_epoch: Optimizer steps in each of them; sets the learning rate schedule.
+        batches: Called with the 0-based epoch, returns the row indices ``[B]`` of each batch.
+        loss: Called with such indices, returns the scalar to minimise and its named parts.
+        evaluate: Returns the dev metrics of the model as it is.
+        optimizer: How weights are updated.
+        generator: Orders the batches; its state is part of the checkpoint.
+        checkpoint: Where the state is kept between epochs, or None.
+        after_step: Called with the batch's indices after each optimizer step, or None.
+        extra_state: Gives and takes the state of other stateful parts, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        batches: Callable[[int], Iterable[Tensor]],
+        loss: Callable[[Tensor], tuple[Tensor, LossParts]],
+        evaluate: Callable[[], dict[str, float]],
+        optimizer: OptimizerSpec,
+        generator: torch.Generator,
+        extra: nn.Module | None = None,
+        checkpoint: Checkpoint | None = None,
+        after_step: Callable[[Tensor], None] | None = None,
+        extra_state: ExtraState | None = None,
+    ) -> None:
+        self.model = model
+        self.extra = extra
+        self.epochs = epochs
+        self.batches = batches
+        self.loss = loss
+        self.evaluate = evaluate
+        self.generator = generator
+        self.checkpoint = checkpoint
+        self.after_step = after_step
+        self.extra_state = extra_state
+        self.max_grad_norm = optimizer.max_grad_norm
+        self.parameters = [
+            parameter
+            for module in (model, extra)
+            if module is not None
+            for parameter in module.parameters()
+            if parameter.requires_grad
+        ]
+        self.optimizer = build_optimizer(self.parameters, optimizer)
+        total = max(1, epochs * steps_per_epoch)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: linear_schedule(step, total, optimizer.warmup)
+        )
+        self._state = _State()
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The metrics of all epochs so far, with ``epoch``."""
+        return self._state.history
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights are kept, 1 for the first."""
+        return self._state.best_epoch
+
+    def __iter__(self) -> Iterator[EpochReport]:
+        """Train; yields after each epoch.
+
+        Raises:
+            NonFiniteLoss: The loss became NaN or infinite; names the epoch and the parts.
+        """
+        self._restore()
+        while self._state.epoch < self.epochs:
+            metrics = self._epoch(self._state.epoch)
+            state = self._state
+            state.epoch += 1
+            state.history.append({"epoch": state.epoch, **metrics})
+            if metrics[SELECTION_METRIC] > state.best_score:
+                state.best_score, state.best_epoch = metrics[SELECTION_METRIC], state.epoch
+                state.best_weights = self._trained_weights()
+            last = state.epoch == self.epochs
+            if last:
+                self.model.load_state_dict(state.best_weights, strict=False)
+            else:
+                self._save()
+            yield EpochReport(state.epoch, metrics, last)
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        started = time.perf_counter()
+        self.model.train()
+        sums: dict[str, Tensor] = {}
+        rows = steps = 0
+        for index in self.batches(epoch):
+            total, parts = self.loss(index)
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            if self.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+            self.optimizer.step()
+            self.scheduler.step()
+            if self.after_step is not None:
+                self.after_step(index)
+            rows, steps = rows + len(index), steps + 1
+            for name, value in {"loss": total.detach(), **parts}.items():
+                # Sums stay on the device: reading a value here would stall a GPU every step.
+                sums[name] = sums[name] + value if name in sums else value
+        means = {f"train_{name}": float(value) / max(1, steps) for name, value in sums.items()}
+        _require_finite(means, epoch)
+        train_seconds = time.perf_counter() - started
+        self.model.eval()
+        validation = self.evaluate()
+        return {
+            **means,
+            **validation,
+            "train_seconds": train_seconds,
+            "epoch_seconds": time.perf_counter() - started,
+            "samples_per_second": rows / max(train_seconds, 1e-9),
+        }
+
+    def _trained_weights(self) -> dict[str, Tensor]:
+        """Copy what training changes; frozen parameters are rebuilt from the spec."""
+        frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
+        return {
+            name: value.detach().clone()
+            for name, value in self.model.state_dict().items()
+            if name not in frozen
+        }
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        state = self._state
+        newest_is_best = state.best_epoch == state.epoch
+        self.checkpoint.save(
+            {
+                "epoch": state.epoch,
+                "best_epoch": state.best_epoch,
+                "best_score": state.best_score,
+                "history": state.history,
+                "weights": state.best_weights if newest_is_best else self._trained_weights(),
+                "best_weights": None if newest_is_best else state.best_weights,
+                "extra": None if self.extra is None else self.extra.state_dict(),
+                "extra_state": None if self.extra_state is None else self.extra_state.get(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict()["last_epoch"],
+                "generator": self.generator.get_state(),
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            }
+        )
+
+    def _restore(self) -> None:
+        saved = None if self.checkpoint is None else self.checkpoint.load()
+        if saved is None:
+            return
+        self.model.load_state_dict(saved["weights"], strict=False)
+        if self.extra is not None:
+            self.extra.load_state_dict(saved["extra"])
+        if self.extra_state is not None:
+            self.extra_state.set(saved["extra_state"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        # LambdaLR's own state would pickle its function; the step count is all there is to it.
+        self.scheduler.last_epoch = saved["scheduler"]
+        self.generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["torch"])
+        if saved["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["cuda"])
+        self._state = _State(
+            epoch=saved["epoch"],
+            best_epoch=saved["best_epoch"],
+            best_score=saved["best_score"],
+            best_weights=saved["best_weights"] or saved["weights"],
+            history=saved["history"],
+        )
+
+
+@dataclass(frozen=True)
+class ExtraState:
+    """How the state of a stateful part, such as a policy, enters and leaves a checkpoint."""
+
+    get: Callable[[], dict[str, Any]]
+    set: Callable[[dict[str, Any]], None]
+
+
+def build_optimizer(parameters: list[nn.Parameter], spec: OptimizerSpec) -> torch.optim.Optimizer:
+    """Make the optimizer, with weight decay on matrices only.
+
+    Raises:
+        ValueError: The name is neither ``adamw`` nor ``sgd``.
+    """
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if spec.name == "adamw":
+        return torch.optim.AdamW(groups, lr=spec.lr, fused=True)
+    if spec.name == "sgd":
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=True)
+    raise ValueError(f"optimizer must be 'adamw' or 'sgd', got {spec.name!r}")
+
+
+def linear_schedule(step: int, total: int, warmup: float) -> float:
+    """Return the factor of the learning rate: linear up over ``warmup``, then linear to 0."""
+    rising = warmup * total
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return max(0.0, (total - step) / max(1.0, total - rising))
+
+
+def _require_finite(means: Mapping[str, float], epoch: int) -> None:
+    if means.get("train_loss", 0.0) - means.get("train_loss", 0.0) == 0.0:
+        return
+    parts = ", ".join(f"{name} {value:g}" for name, value in means.items())
+    raise NonFiniteLoss(
+        f"the training loss is not finite in epoch {epoch + 1} ({parts}); "
+        "lower the learning rate, alpha or beta, or raise the temperature"
+    )

@@ -1,0 +1,1 @@
+"""Losses: compare one student with one teacher; one file each."""

@@ -1,0 +1,1 @@
+"""Text classifiers, teachers' and students' alike: one file each, in the catalog as ``models``."""

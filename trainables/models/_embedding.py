@@ -1,0 +1,46 @@
+"""The token table of student models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trainables.models._output import check_positive
+
+PAD_ID = 0
+
+
+def token_embedding(
+    vocab_size: int, dim: int, initial: Tensor | None = None, freeze: bool = False
+) -> nn.Embedding:
+    """Make a table [V, d] whose row of the padding id 0 is zero and stays so.
+
+    A frozen table shares the memory of ``initial``, so that several students can read one
+    (METHODS 11); a trainable one gets its own copy.
+
+    Args:
+        vocab_size: V.
+        dim: d.
+        initial: [V, d] starting values; random from N(0, 1) without.
+        freeze: Keep the values as they are.
+
+    Raises:
+        ValueError: Sizes do not fit, or a table is to be frozen that was never filled.
+    """
+    check_positive(vocab_size=vocab_size, embedding_dim=dim)
+    if initial is None:
+        if freeze:
+            raise ValueError(
+                "freeze_embedding needs an embedding to freeze: a random table must be trained"
+            )
+        return nn.Embedding(vocab_size, dim, padding_idx=PAD_ID)
+    if tuple(initial.shape) != (vocab_size, dim):
+        raise ValueError(
+            "the embedding must have the shape [vocab_size, embedding_dim] = "
+            f"[{vocab_size}, {dim}], got {list(initial.shape)}"
+        )
+    values = initial.detach().to(torch.float32)
+    if not freeze or bool(values[PAD_ID].any()):
+        values = values.clone()
+        values[PAD_ID] = 0
+    return nn.Embedding.from_pretrained(values, freeze=freeze, padding_idx=PAD_ID)

@@ -1,0 +1,1 @@
+"""Schedules: which snapshot of the teachers is active when; one file each."""

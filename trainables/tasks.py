@@ -1,0 +1,67 @@
+"""The kinds of trials there are, and how one is run from plain JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from trainables import confirm, outputs, student, teacher
+from trainables.checkpoint import Checkpoint
+from trainables.errors import ArtifactMissing
+from trainables.store import Store
+
+
+class Spec(Protocol):
+    """What every spec has: a key that names the artifact it makes."""
+
+    @property
+    def key(self) -> str:
+        """The key of the artifact."""
+
+
+_Run = Callable[[Any, Store, Checkpoint], Iterator[dict[str, Any]]]
+
+
+def _outputs(
+    spec: outputs.OutputsSpec, store: Store, checkpoint: Checkpoint
+) -> Iterator[dict[str, Any]]:
+    """Outputs are one pass; there is nothing to continue from."""
+    del checkpoint
+    return outputs.run(spec, store)
+
+
+# Artifact kind -> how its spec is read and run. A new trainable is one line here.
+TASKS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Spec], _Run]] = {
+    "teacher": (teacher.TeacherSpec.from_dict, teacher.run),
+    "outputs": (outputs.OutputsSpec.from_dict, _outputs),
+    "student": (student.StudentSpec.from_dict, student.run),
+    "confirm": (confirm.ConfirmSpec.from_dict, confirm.run),
+}
+
+
+def run_task(task: str, values: Mapping[str, Any], store: Store) -> Iterator[dict[str, Any]]:
+    """Run one trial, or answer it from the store if its artifact is already there and whole.
+
+    Args:
+        task: One of ``TASKS``.
+        values: The spec as JSON values.
+        store: The content store.
+
+    Yields:
+        One report per epoch; the last has ``finished`` True and a ``summary``. A report from
+        the store has ``cached`` True.
+    """
+    read, run = TASKS[task]
+    spec = read(values)
+    try:
+        artifact = store.read(task, spec.key)
+    except ArtifactMissing:
+        yield from run(spec, store, Checkpoint(store.root, spec.key))
+        return
+    history = artifact.meta.get("history") or [{"epoch": 1}]
+    yield {
+        **history[-1],
+        "finished": True,
+        "cached": True,
+        "summary": artifact.meta["metrics"],
+    }

@@ -1,0 +1,136 @@
+"""Teachers: fine-tune a big model on the labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from trainables import catalog
+from trainables.batching import LengthBuckets, gather
+from trainables.checkpoint import Checkpoint
+from trainables.device import Precision, autocast, pick_device, resolve_precision
+from trainables.evaluation import Predictor, open_encoded
+from trainables.loop import Fit, OptimizerSpec
+from trainables.metrics import classification_metrics
+from trainables.seeding import batch_generator, seed_torch
+from trainables.store import Store, content_key
+from trainables.trained import Predictions, report_and_store
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """Everything that determines a teacher.
+
+    Attributes:
+        name: Its name in the config; not part of the key.
+        model: Component name and parameters. ``checkpoint`` in it is a local folder; the key
+            uses ``checkpoint_digest`` instead, so that moving the folder changes nothing.
+        checkpoint_digest: Hash of the checkpoint's files, or empty for a model from scratch.
+        n_classes: C.
+        train: Key of the encoded training split.
+        dev: Key of the encoded dev split.
+        rows: Train on the first this many rows only, or None: makes a weak teacher.
+        epochs: Passes over the training rows.
+        batch_size: Rows per step.
+        optimizer: How weights are updated.
+        freeze_layers: Keep the embeddings and this many of the lowest layers as they are.
+        precision: Of the forward passes.
+        seed: Of initialisation, dropout and batch order.
+    """
+
+    name: str
+    model: Mapping[str, Any]
+    n_classes: int
+    train: str
+    dev: str
+    checkpoint_digest: str = ""
+    rows: int | None = None
+    epochs: int = 3
+    batch_size: int = 32
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    freeze_layers: int = 0
+    precision: Precision = "auto"
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TeacherSpec:
+        """Read it back from JSON values."""
+        return cls(**{**values, "optimizer": OptimizerSpec(**values["optimizer"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**vars(self), "model": dict(self.model), "optimizer": vars(self.optimizer)}
+
+    @property
+    def key(self) -> str:
+        """The key of the artifact this spec makes."""
+        payload = self.to_dict()
+        del payload["name"]
+        payload["model"] = {k: v for k, v in self.model.items() if k != "checkpoint"}
+        return content_key({"kind": "teacher", **payload})
+
+
+def run(
+    spec: TeacherSpec, store: Store, checkpoint: Checkpoint | None = None
+) -> Iterator[dict[str, Any]]:
+    """Fine-tune the teacher and store it; yields one report per epoch.
+
+    Raises:
+        NonFiniteLoss: Training diverged.
+        DataError: The checkpoint is not a usable encoder.
+    """
+    seed_torch(spec.seed)
+    device = pick_device()
+    precision = resolve_precision(spec.precision, device)
+    params = {name: value for name, value in spec.model.items() if name != "name"}
+    model = catalog.build("models", spec.model["name"], n_classes=spec.n_classes, **params)
+    model.to(device)
+    if spec.freeze_layers:
+        model.freeze_lower(spec.freeze_layers)
+
+    train = open_encoded(store, spec.train)
+    if spec.rows is not None:
+        train = train.subset(range(min(spec.rows, len(train))))
+    dev = Predictor(open_encoded(store, spec.dev), device=device)
+    generator = batch_generator(spec.seed)
+    buckets = LengthBuckets(train.lengths, spec.batch_size, generator)
+
+    def loss(index: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        input_ids, mask = gather(train, index)
+        with autocast(precision, device):
+            output = model(input_ids.to(device), mask.to(device))
+        return functional.cross_entropy(output.logits.float(), train.labels[index].to(device)), {}
+
+    def predict_dev() -> Predictions:
+        with autocast(precision, device):
+            logits, _ = dev(model)
+        return dev.ids, logits, dev.targets
+
+    fit = Fit(
+        model,
+        epochs=spec.epochs,
+        steps_per_epoch=len(buckets),
+        batches=lambda _: buckets,
+        loss=loss,
+        evaluate=lambda: classification_metrics(*predict_dev()[1:], "val_"),
+        optimizer=spec.optimizer,
+        generator=generator,
+        checkpoint=checkpoint,
+    )
+    yield from report_and_store(
+        fit,
+        store,
+        kind="teacher",
+        key=spec.key,
+        predict=predict_dev,
+        checkpoint=checkpoint,
+        meta={
+            "name": spec.name,
+            "spec": spec.to_dict(),
+            "precision": precision,
+        },
+    )

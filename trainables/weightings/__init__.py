@@ -1,0 +1,1 @@
+"""Weightings: how much each teacher counts for each example; one file each."""
