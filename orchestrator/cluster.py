@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 # Ray reads these when it is imported or when its processes start, so they come first.
 _ENVIRONMENT = {
@@ -75,7 +76,7 @@ def connect(
     )
     if search_path:
         variables["PYTHONPATH"] = search_path
-    common = {
+    common: dict[str, Any] = {
         "runtime_env": {"env_vars": variables},
         "logging_level": logging.ERROR,
         "log_to_driver": False,

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.study import StudyDirection
@@ -174,6 +174,18 @@ class StageLedger:
         """Count the distinct outcomes."""
         return sum(1 for _, state in self._known.values() if state.is_result())
 
+    def proposal_of(self, key: str) -> Proposal:
+        """Return the known trial with this key as it was proposed."""
+        number = self._known[key][0]
+        described = self.study.get_trials(deepcopy=False)[number].user_attrs["trial"]
+        return _proposal(described, number=number)
+
+    def forget_failures(self) -> None:
+        """Let failed trials run again: a teacher's failure is often the machine's."""
+        failed = [key for key, (_, state) in self._known.items() if state is TrialState.FAILED]
+        for key in failed:
+            del self._known[key]
+
     def reconcile(self) -> list[Proposal]:
         """Settle what a dead driver left behind; returns its running trials, to be run again.
 
@@ -188,7 +200,7 @@ class StageLedger:
             self.study.tell(trial.number, state=OptunaState.FAIL, skip_if_finished=True)
             if described is not None:
                 self._known.pop(described["key"], None)
-                orphans.append(Proposal(**{**described, "retry_of": trial.number}))
+                orphans.append(_proposal(described, retry_of=trial.number))
         return orphans
 
     def enter(self, proposal: Proposal, space: Space | None = None) -> Proposal:
@@ -253,11 +265,7 @@ class StageLedger:
 
     def records(self) -> list[TrialRecord]:
         """Return all trials, oldest first."""
-        return [
-            _record(self.stage, trial)
-            for trial in self.study.get_trials(deepcopy=False)
-            if "trial" in trial.user_attrs
-        ]
+        return _records(self.study, self.stage)
 
     def _enter(self, trial: optuna.trial.Trial, proposal: Proposal) -> Proposal:
         entered = Proposal(**{**proposal.to_dict(), "number": trial.number})
@@ -289,8 +297,14 @@ class _Suggest:
         return self._trial.suggest_int(path, low, high, log=log)
 
     def categorical(self, path: str, labels: Sequence[Label]) -> Label:
-        choice: Label = self._trial.suggest_categorical(path, list(labels))
-        return choice
+        return cast(Label, self._trial.suggest_categorical(path, list(labels)))
+
+
+def read_study(
+    storage: optuna.storages.BaseStorage, study_name: str, stage: Stage
+) -> list[TrialRecord]:
+    """Return the trials of a study, oldest first, without taking part in it."""
+    return _records(optuna.load_study(study_name=study_name, storage=storage), stage)
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -320,6 +334,16 @@ def _make_sampler(name: str, seed: int, startup: int) -> optuna.samplers.BaseSam
 def _state_of(trial: optuna.trial.FrozenTrial) -> TrialState:
     outcome = trial.user_attrs.get("outcome")
     return TrialState.RUNNING if outcome is None else TrialState(outcome["state"])
+
+
+def _proposal(described: Mapping[str, Any], **changes: Any) -> Proposal:
+    values = {name: value for name, value in described.items() if name != "started"}
+    return Proposal(**{**values, **changes})
+
+
+def _records(study: optuna.Study, stage: Stage) -> list[TrialRecord]:
+    trials = study.get_trials(deepcopy=False)
+    return [_record(stage, trial) for trial in trials if "trial" in trial.user_attrs]
 
 
 def _record(stage: Stage, trial: optuna.trial.FrozenTrial) -> TrialRecord:

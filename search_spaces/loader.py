@@ -1,4 +1,4 @@
-"""Loads config files and presets, and applies ``--set`` overrides; plain data in, plain data out."""
+"""Loads config files and presets, and applies ``--set`` overrides; all of it is plain data."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def load_yaml(source: str | Path) -> dict[str, Any]:
     if document is None:
         raise ConfigFileError(f"{path} is empty; `orchestrator init` writes one to start from")
     if not isinstance(document, dict):
-        kind = {list: "a list", str: "text"}.get(type(document), "a single value")
+        kind = "a list" if isinstance(document, list) else "a single value"
         raise ConfigFileError(f"{path} holds {kind}; a config is a mapping, `name: ...` and so on")
     return document
 

@@ -36,10 +36,10 @@ class Space:
         """
         parser = Parser()
         space = cls(parser.space(mapping))
-        if not parser.problems:
-            parser.problems.extend(space._check())
-        if parser.problems:
-            raise SpaceError(parser.problems)
+        known = {problem.where for problem in parser.problems}
+        problems = [*parser.problems, *(p for p in space._check() if p.where not in known)]
+        if problems:
+            raise SpaceError(problems)
         return space
 
     @classmethod

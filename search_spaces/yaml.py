@@ -16,6 +16,7 @@ import yaml
 
 _MOST_VALUES = 100_000
 _DEEPEST = 40
+_SYNTAX_CURE = "check the indentation, colons and brackets there"
 
 
 class YamlError(ValueError):
@@ -38,11 +39,14 @@ class _Loader(yaml.SafeLoader):
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.value in seen:
-                problem = f"the key {key.value!r} is given twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                raise _mistake(key, f"the key {key.value!r} is given twice", "keep one of them")
             seen.add(key.value)
             key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep=deep)
+
+
+def _mistake(node: yaml.Node, problem: str, cure: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark, note=cure)
 
 
 _SCALARS = {
@@ -68,7 +72,7 @@ def parse_yaml(text: str) -> Any:
         YamlError: It is not YAML, holds Python tags, or is too large once expanded.
     """
     try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+        document = yaml.load(text, Loader=_Loader)
         _check_size(document)
     except yaml.YAMLError as error:
         raise YamlError(_describe(error, text)) from error
@@ -110,5 +114,7 @@ def _describe(error: yaml.YAMLError, text: str) -> str:
     line_text = text.split("\n")[mark.line] if mark.line < text.count("\n") + 1 else ""
     if "\t" in line_text[: mark.column + 1]:
         return f"{place}: a tab where YAML wants spaces; indent with spaces"
-    problem = getattr(error, "problem", None) or "is not valid YAML"
-    return f"{place}: {problem}; check the indentation, colons and brackets there"
+    problem = str(getattr(error, "problem", None) or "is not valid YAML")
+    if isinstance(error, yaml.constructor.ConstructorError) and "tag" in problem:
+        return f"{place}: tags such as !!python are not allowed; write a plain value"
+    return f"{place}: {problem}; {getattr(error, 'note', None) or _SYNTAX_CURE}"

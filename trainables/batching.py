@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.data._rows import Ints
 from trainables.encoded import Encoded
 
 
@@ -33,7 +33,7 @@ class LengthBuckets:
 
     def __init__(
         self,
-        lengths: Tensor | np.ndarray,
+        lengths: Tensor | Ints,
         batch_size: int,
         generator: torch.Generator,
         pool: int = 50,
@@ -57,12 +57,12 @@ class LengthBuckets:
         pool = torch.arange(n_rows) // self._pool_size
         # One sort for all pools: the pool decides, then the length, then the shuffled order.
         rank = pool * self._span + self._lengths[shuffled]
-        batches = shuffled[torch.argsort(rank, stable=True)].split(self._batch_size)
+        batches = torch.split(shuffled[torch.argsort(rank, stable=True)], self._batch_size)
         for number in torch.randperm(len(self), generator=self._generator).tolist():
             yield batches[number]
 
 
-def sequential_batches(lengths: Tensor | np.ndarray, batch_size: int) -> list[Tensor]:
+def sequential_batches(lengths: Tensor | Ints, batch_size: int) -> list[Tensor]:
     """Cut all examples into batches of similar length for evaluation, the longest first.
 
     Longest first, because a batch that does not fit into memory should fail at once.
@@ -77,7 +77,7 @@ def sequential_batches(lengths: Tensor | np.ndarray, batch_size: int) -> list[Te
     if not len(lengths):
         return []
     order = torch.argsort(torch.as_tensor(lengths), descending=True, stable=True)
-    return list(order.split(batch_size))
+    return list(torch.split(order, batch_size))
 
 
 def gather(
@@ -93,7 +93,7 @@ def gather(
         pad_id: What to pad with; None takes the tokenizer's own.
         pad_to_multiple: Round L up to a multiple of this; 8 suits tensor cores.
     """
-    lengths = encoded.lengths[index]  # [B]
+    lengths = encoded.counts[index]  # [B]
     longest = int(lengths.max())
     longest += -longest % pad_to_multiple
     position = torch.arange(longest)  # [L]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from trainables.checkpoint import Checkpoint
 from trainables.device import autocast, pick_device, resolve_precision
@@ -31,11 +32,11 @@ class ConfirmSpec:
 
     Attributes:
         student: The student, with the seed to confirm it with.
-        test: Key of the encoded test split.
+        test: Key of the encoded test split, or None where the data has none.
     """
 
     student: StudentSpec
-    test: str
+    test: str | None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ConfirmSpec:
@@ -70,19 +71,19 @@ def run(
                 yield report
     artifact = store.read("student", spec.student.key)
     device = pick_device()
-    model = load_model(artifact.file("model")).to(device)
-    predictor = Predictor(open_encoded(store, spec.test), device=device)
-    with autocast(resolve_precision(spec.student.precision, device), device):
-        logits, _ = predictor(model)
-    test = classification_metrics(logits, predictor.targets, "test_")
-    summary = {
-        **artifact.meta["metrics"],
-        **test,
-        "wall_seconds": time.perf_counter() - started,
-    }
-    with store.write("confirm", spec.key) as draft:
+    predictions: dict[str, Tensor] = {}
+    metrics = dict(artifact.meta["metrics"])
+    if spec.test is not None:
+        model = load_model(artifact.file("model")).to(device)
+        predictor = Predictor(open_encoded(store, spec.test), device=device)
+        with autocast(resolve_precision(spec.student.precision, device), device):
+            logits, _ = predictor(model)
         predictions = {"ids": predictor.ids, "logits": logits, "targets": predictor.targets}
-        save_file(predictions, draft.path / "predictions.safetensors")
+        metrics |= classification_metrics(logits, predictor.targets, "test_")
+    summary = {**metrics, "wall_seconds": time.perf_counter() - started}
+    with store.write("confirm", spec.key) as draft:
+        if predictions:
+            save_file(predictions, draft.path / "predictions.safetensors")
         draft.meta.update(
             student=spec.student.key, metrics=summary, history=artifact.meta["history"]
         )

@@ -15,11 +15,13 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trainables.data._rows import Ints
 from trainables.dataset import SplitTable, load_split, load_test
 from trainables.errors import ArtifactMissing, DataError
 from trainables.store import Artifact, Store, content_key
@@ -36,7 +38,7 @@ class Encoded:
     Attributes:
         tokens: Token ids of all examples, int32 ``[T]``.
         starts: Where each example begins in ``tokens``, int64 ``[N]``.
-        lengths: Tokens of each example, at least 1, int64 ``[N]``.
+        counts: Tokens of each example, at least 1, int64 ``[N]``.
         ids: Example ids, int64 ``[N]``; what cached teacher outputs are matched by.
         labels: Class ids, -100 where there is no label, int64 ``[N]``.
         pad_id: What the tokenizer pads with.
@@ -44,9 +46,9 @@ class Encoded:
 
     tokens: Tensor
     starts: Tensor
-    lengths: Tensor
-    ids: Tensor
-    labels: Tensor
+    counts: Tensor
+    ids: Ints
+    labels: Ints
     pad_id: int = 0
 
     @classmethod
@@ -57,9 +59,9 @@ class Encoded:
             return cls(
                 tokens=stored.get_tensor("tokens"),
                 starts=offsets[:-1],
-                lengths=offsets.diff(),
-                ids=stored.get_tensor("ids"),
-                labels=stored.get_tensor("labels"),
+                counts=offsets.diff(),
+                ids=stored.get_tensor("ids").numpy(),
+                labels=stored.get_tensor("labels").numpy(),
                 pad_id=int(stored.metadata()["pad_id"]),
             )
 
@@ -67,19 +69,24 @@ class Encoded:
         return len(self.ids)
 
     @cached_property
+    def lengths(self) -> Ints:
+        """Tokens of each example, ``[N]``; the same numbers as ``counts``, for indexing."""
+        return self.counts.numpy()
+
+    @property
     def max_length(self) -> int:
         """The length of the longest example, 0 without examples."""
-        return int(self.lengths.max()) if len(self) else 0
+        return int(self.counts.max()) if len(self) else 0
 
-    def subset(self, index: Tensor | np.ndarray | Sequence[int]) -> Encoded:
+    def subset(self, index: Tensor | Ints | Sequence[int]) -> Encoded:
         """Return the examples at ``index`` ``[M]`` in that order; the tokens are shared."""
         chosen = torch.as_tensor(index, dtype=torch.int64)
         return Encoded(
             tokens=self.tokens,
             starts=self.starts[chosen],
-            lengths=self.lengths[chosen],
-            ids=self.ids[chosen],
-            labels=self.labels[chosen],
+            counts=self.counts[chosen],
+            ids=self.ids[chosen.numpy()],
+            labels=self.labels[chosen.numpy()],
             pad_id=self.pad_id,
         )
 
@@ -102,9 +109,9 @@ def concatenate(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(
         tokens=torch.cat([part.tokens for part in parts]),
         starts=torch.cat([p.starts + int(shift) for p, shift in zip(parts, shifts, strict=True)]),
-        lengths=torch.cat([part.lengths for part in parts]),
-        ids=torch.cat([part.ids for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
+        counts=torch.cat([part.counts for part in parts]),
+        ids=np.concatenate([part.ids for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
         pad_id=parts[0].pad_id,
     )
 
@@ -116,7 +123,7 @@ def flatten(
     *,
     prefix: str = "",
     specials: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[npt.NDArray[np.int32], Ints]:
     """Tokenise ``texts`` into tokens int32 ``[T]`` and offsets int64 ``[N + 1]``.
 
     A text without any token becomes one unknown token: models need at least one position.
@@ -218,7 +225,7 @@ def _ensure(
             f"max_length must be at least {shortest}{' with special tokens' if specials else ''}, "
             f"but got {max_length}"
         )
-    recipe = {
+    recipe: dict[str, str | int | bool] = {
         **source,
         "tokenizer": tokenizer.key,
         "max_length": max_length,
@@ -228,13 +235,14 @@ def _ensure(
     key = content_key({"encoded": recipe})
     try:
         store.read("encoded", key)
+        return key
     except ArtifactMissing:
-        table = (
-            load_test(store, source["testset"])
-            if "testset" in source
-            else load_split(store, source["data"], source["split"])
-        )
-        _write(store, key, recipe, table, TextTokenizer.open(tokenizer.path))
+        pass
+    if "testset" in source:
+        table = load_test(store, source["testset"])
+    else:
+        table = load_split(store, source["data"], source["split"])
+    _write(store, key, recipe, table, TextTokenizer.open(tokenizer.path))
     return key
 
 

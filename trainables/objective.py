@@ -65,10 +65,9 @@ class Objective(nn.Module):
         self.loss = loss
         self.weighting = weighting
         self.hint = hint
-        used = [loss if self.alpha else None, weighting, hint if self.beta else None]
-        self._needing_labels = [
-            type(part).__name__ for part in used if getattr(part, "needs_labels", False)
-        ]
+        self._needing_labels = label_free(
+            loss if self.alpha > 0 else None, weighting, hint if self.beta > 0 else None
+        )
 
     @property
     def uses_teachers(self) -> bool:
@@ -124,6 +123,25 @@ class Objective(nn.Module):
                 total = total + self.beta * hint
             return ObjectiveValue(total, parts)
 
+    @torch.no_grad()
+    def feedback(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> None:
+        """Show the weighting what the last step did to the student; it may ignore that.
+
+        Args:
+            student_logits: Of the updated student in eval mode, ``[B, C]``, same batch.
+            teacher_logits: ``[K, B, C]``.
+            targets: Labels ``[B]``.
+        """
+        if trait(self.weighting, Weighting, "needs_feedback"):
+            student, targets = self._view(upcast(student_logits), targets)
+            self.weighting.feedback(student, upcast(teacher_logits), targets)
+
+    def _view(self, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return student and targets in the label space of the teachers."""
+        if not hasattr(self.loss, "teacher_view"):
+            return student, targets
+        return self.loss.teacher_view(student, targets)
+
     def _check(self, student_logits: Tensor, targets: Tensor) -> None:
         classes, least = student_logits.shape[1], trait(self.loss, Loss, "min_classes")
         if self.alpha > 0 and classes < least:
@@ -141,11 +159,8 @@ class Objective(nn.Module):
         self, student: Tensor, teachers: Tensor, targets: Tensor, features: Tensor | None
     ) -> Tensor:
         """Return the weights ``[K, B]`` of teachers ``[K, B, C]``, without gradient."""
-        view = getattr(self.loss, "teacher_view", None)
         with torch.no_grad():
-            student = student.detach()
-            if view is not None:
-                student, targets = view(student, targets)
+            student, targets = self._view(student.detach(), targets)
             if trait(self.weighting, Weighting, "needs_features"):
                 detached = features.detach() if features is not None else None
                 return self.weighting(student, teachers, targets, features=detached)
@@ -174,9 +189,14 @@ class Objective(nn.Module):
         return stacked.view(count, -1)
 
 
-def label_free(loss: Loss, weighting: Weighting, hint: Hint | None = None) -> list[str]:
-    """Return the names of the components that need labels; an empty list means label-free."""
-    parts = [loss, weighting, *([hint] if hint is not None else [])]
+def label_free(
+    loss: object | None, weighting: object | None, hint: object | None = None
+) -> list[str]:
+    """Return the class names of those components that need labels; empty means label-free.
+
+    None stands for a component that is not used.
+    """
+    parts = (loss, weighting, hint)
     return [type(part).__name__ for part in parts if getattr(part, "needs_labels", False)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol
 
 from trainables import confirm, outputs, student, teacher
@@ -39,7 +39,9 @@ TASKS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Spec], _Run]] = {
 }
 
 
-def run_task(task: str, values: Mapping[str, Any], store: Store) -> Iterator[dict[str, Any]]:
+def run_task(
+    task: str, values: Mapping[str, Any], store: Store
+) -> Generator[dict[str, Any], None, None]:
     """Run one trial, or answer it from the store if its artifact is already there and whole.
 
     Args:

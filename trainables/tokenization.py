@@ -1,10 +1,10 @@
 """Tokenizers for students and for pretrained encoders, as artifacts.
 
-A ``tokenizer`` artifact holds ``tokenizer.json`` and, where ids are renumbered,
-``remap.safetensors``. Students' ids are always [PAD] = 0 and [UNK] = 1; the kind ``checkpoint``
+A ``tokenizer`` artifact holds ``tokenizer.json`` and ``numbering.safetensors``: its padding
+and unknown ids and, for students of a checkpoint, the original id of each of theirs. Students' ids are always [PAD] = 0 and [UNK] = 1; the kind ``checkpoint``
 keeps the ids of the pretrained model it belongs to.
 
-Legend: V entries of the vocabulary, W entries of the original vocabulary before renumbering.
+Legend: N texts, V entries of the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from trainables.checkpoint_tokenizer import CheckpointTokenizer, read_checkpoint_tokenizer
+from trainables.data._rows import Ints
 from trainables.data._table import did_you_mean
 from trainables.dataset import load_split
 from trainables.errors import ArtifactMissing, DataError
 from trainables.store import Artifact, Store, content_key
 
 TOKENIZER_FILE = "tokenizer.json"
-REMAP_FILE = "remap.safetensors"
+NUMBERING_FILE = "numbering.safetensors"
 PAD, UNK = "[PAD]", "[UNK]"
 PAD_ID, UNK_ID = 0, 1
 KINDS = ("char", "word", "wordpiece", "teacher", "checkpoint")
@@ -93,40 +95,42 @@ class TextTokenizer:
         tokenizer: The pipeline of the ``tokenizers`` library; owned by this object from now on.
         pad_id: What batches are padded with.
         unk_id: What stands for unknown pieces.
-        remap: New id of each original id, int32 ``[W]``; None keeps the ids.
+        originals: Original id of each student id, int64 ``[V]``, of which the first two are the
+            original padding and unknown ids; None keeps the ids.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, pad_id: int, unk_id: int, remap: np.ndarray | None = None
+        self, tokenizer: Tokenizer, pad_id: int, unk_id: int, originals: Ints | None = None
     ) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
-        self._remap = remap
         self.pad_id = pad_id
         self.unk_id = unk_id
+        self._originals = originals
+        self._remap: npt.NDArray[np.int32] | None = None
+        if originals is not None:
+            pieces = tokenizer.get_vocab(with_added_tokens=True)
+            self._remap = np.full(max(pieces.values()) + 1, unk_id, np.int32)
+            self._remap[originals] = np.arange(len(originals), dtype=np.int32)
 
     @classmethod
     def open(cls, folder: Path) -> TextTokenizer:
         """Load a ``tokenizer`` artifact, or an exported folder with the same files."""
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-        stored = load_file(folder / REMAP_FILE)
-        remap = stored["remap"] if len(stored["remap"]) else None
-        return cls(tokenizer, int(stored["pad_id"]), int(stored["unk_id"]), remap)
+        stored = load_file(folder / NUMBERING_FILE)
+        originals = stored["original_ids"] if len(stored["original_ids"]) else None
+        return cls(tokenizer, int(stored["pad_id"]), int(stored["unk_id"]), originals)
 
     def save(self, folder: Path) -> None:
         """Write what ``open`` reads."""
         self._tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
-        remap = np.zeros(0, np.int32) if self._remap is None else self._remap
-        save_file(
-            {
-                "remap": remap,
-                "original_ids": self.original_ids,
-                "pad_id": np.array(self.pad_id),
-                "unk_id": np.array(self.unk_id),
-            },
-            folder / REMAP_FILE,
-        )
+        numbers = {
+            "original_ids": np.zeros(0, np.int64) if self._originals is None else self._originals,
+            "pad_id": np.array(self.pad_id),
+            "unk_id": np.array(self.unk_id),
+        }
+        save_file(numbers, folder / NUMBERING_FILE)
 
     def encode(
         self, texts: Sequence[str], *, max_length: int | None = None, specials: bool = False
@@ -159,26 +163,15 @@ class TextTokenizer:
         original = [""] * (max(pieces.values()) + 1)
         for piece, number in pieces.items():
             original[number] = piece
-        if self._remap is None:
-            return original
-        return [original[number] if number >= 0 else "" for number in self.original_ids]
+        return [original[number] for number in self.original_ids]
 
     @cached_property
-    def original_ids(self) -> np.ndarray:
-        """Id in the checkpoint's vocabulary of each entry, int64 ``[V]``; -1 where there is none.
-
-        Without renumbering every entry is its own original.
-        """
-        if self._remap is None:
-            return np.arange(len(self.vocabulary), dtype=np.int64)
-        originals = np.full(int(self._remap.max(initial=UNK_ID)) + 1, -1, np.int64)
-        known = np.flatnonzero(self._remap > UNK_ID)
-        originals[self._remap[known]] = known
-        for number in (PAD_ID, UNK_ID):
-            candidates = np.flatnonzero(self._remap == number)
-            # Many pieces may fall to [UNK]; only a single one is its original.
-            originals[number] = candidates[0] if len(candidates) == 1 else -1
-        return originals
+    def original_ids(self) -> Ints:
+        """Id in the tokenizer itself of each entry, int64 ``[V]``; without renumbering the same."""
+        if self._originals is not None:
+            return self._originals
+        pieces = self._tokenizer.get_vocab(with_added_tokens=True)
+        return np.arange(max(pieces.values()) + 1, dtype=np.int64)
 
 
 def build_tokenizer(spec: TokenizerSpec, data: str | Sequence[str], store: Store) -> Artifact:
@@ -200,7 +193,8 @@ def build_tokenizer(spec: TokenizerSpec, data: str | Sequence[str], store: Store
     try:
         return store.read("tokenizer", key)
     except ArtifactMissing:
-        tokenizer = _make(spec, data, store, checkpoint)
+        pass
+    tokenizer = _make(spec, data, store, checkpoint)
     with store.write("tokenizer", key) as draft:
         tokenizer.save(draft.path)
         draft.meta |= {
@@ -252,15 +246,9 @@ def _texts(data: str | Sequence[str], store: Store) -> list[str]:
 
 
 def _train(spec: TokenizerSpec, texts: list[str]) -> TextTokenizer:
-    steps = [normalizers.NFKC()]
     # Each CJK character gets spaces around it; accents stay, they distinguish words.
-    steps.append(
-        normalizers.BertNormalizer(
-            clean_text=True,
-            handle_chinese_chars=True,
-            strip_accents=False,
-            lowercase=spec.lowercase,
-        )
+    clean = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=spec.lowercase
     )
     common: dict[str, Any] = {
         "vocab_size": spec.vocab_size,
@@ -268,6 +256,7 @@ def _train(spec: TokenizerSpec, texts: list[str]) -> TextTokenizer:
         "special_tokens": [PAD, UNK],
         "show_progress": False,
     }
+    trainer: trainers.Trainer
     if spec.kind == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
         # The default keeps 1,000 characters, far fewer than Chinese text uses.
@@ -275,10 +264,10 @@ def _train(spec: TokenizerSpec, texts: list[str]) -> TextTokenizer:
     else:
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
         trainer = trainers.WordLevelTrainer(**common)
-    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), clean])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if spec.kind == "char":
-        single = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+        single = pre_tokenizers.Split(Regex("."), "isolated")
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.WhitespaceSplit(), single]
         )
@@ -303,8 +292,7 @@ def _renumber(checkpoint: CheckpointTokenizer, texts: list[str] | None) -> TextT
             for row in raw.encode(texts[start : start + _CHUNK]):
                 kept[row] = True
     kept[[checkpoint.pad_id, checkpoint.unk_id]] = False
-    remap = np.full(width, UNK_ID, np.int32)
-    numbers = np.flatnonzero(kept)
-    remap[numbers] = np.arange(len(numbers), dtype=np.int32) + UNK_ID + 1
-    remap[checkpoint.pad_id] = PAD_ID
-    return TextTokenizer(checkpoint.tokenizer, PAD_ID, UNK_ID, remap)
+    # Where a checkpoint has no unknown piece of its own, padding stands in for it.
+    first = [checkpoint.pad_id, checkpoint.unk_id]
+    originals = np.concatenate([first, np.flatnonzero(kept)]).astype(np.int64)
+    return TextTokenizer(checkpoint.tokenizer, PAD_ID, UNK_ID, originals)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -24,13 +24,17 @@ from trainables.tasks import run_task
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial. Its config has ``task``, ``spec`` and ``store``; all are plain JSON values."""
 
+    _reports: Generator[dict[str, Any], None, None]
+    _epoch: int
+    _worker: dict[str, Any]
+
     def setup(self, config: dict[str, Any]) -> None:
         """Start a trial in a fresh process."""
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start the next trial in this process."""
-        self._reports.close()  # type: ignore[attr-defined]
+        self._reports.close()
         self._start(new_config)
         return True
 
@@ -54,7 +58,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Close a trial that is stopped before its end, so that its files are closed."""
-        self._reports.close()  # type: ignore[attr-defined]
+        self._reports.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Do nothing: trials keep their own checkpoints, named by content."""
@@ -66,7 +70,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         self._epoch = 0
         store = Store(config["store"])
-        self._reports: Iterator[dict[str, Any]] = run_task(config["task"], config["spec"], store)
+        self._reports = run_task(config["task"], config["spec"], store)
         self._worker = {
             "node": socket.gethostname(),
             "pid": os.getpid(),

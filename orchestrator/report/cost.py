@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.records import Stage, SweepRecord, TrialRecord, TrialState
 from orchestrator.report import naming
-from orchestrator.report.document import Cost
+from orchestrator.report.parts import Cost
 
 # A teacher whose trial took less than this share of its training time came from the store.
 _REUSED_BELOW = 0.5

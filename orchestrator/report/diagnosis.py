@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.report.document import ClassRow, Diagnosis, Fidelity
 from orchestrator.report.naming import PLAIN
+from orchestrator.report.parts import ClassRow, Diagnosis, Fidelity
 from orchestrator.report.predictions import Arm, Predictions
 from orchestrator.report.statistics import (
     confusion_matrix,

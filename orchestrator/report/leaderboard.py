@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.records import Stage, SweepRecord, TrialRecord, TrialState
 from orchestrator.report import naming
-from orchestrator.report.document import ConfirmRow, MethodRow, TeacherRow, TrialRow
+from orchestrator.report.parts import ConfirmRow, MethodRow, TeacherRow, TrialRow
 from orchestrator.report.statistics import spread
 
 # Which record of a key counts: a result outweighs an attempt that was lost or is under way.
@@ -130,7 +130,9 @@ def confirm_rows(record: SweepRecord) -> list[ConfirmRow]:
 
     rows.sort(key=lambda row: (row.role != naming.CANDIDATE, -on_dev(row)))
     return [
-        dataclasses.replace(row, chosen=place == 0 and row.role == naming.CANDIDATE and bool(row.keys))
+        dataclasses.replace(
+            row, chosen=place == 0 and row.role == naming.CANDIDATE and bool(row.keys)
+        )
         for place, row in enumerate(rows)
     ]
 

@@ -24,7 +24,7 @@ _ROLE_WORDS = {
     "control:best_teacher": "the same student with the best single teacher",
     "control:average": "the same student with the plain average of the teachers",
 }
-_SHORT = {"temperature": "T", "alpha": "α", "beta": "β", "gamma": "γ"}
+_SHORT = {"temperature": "T"}
 
 
 def is_control(role: str) -> bool:
@@ -100,12 +100,12 @@ def describe_method(trial: TrialRecord) -> str:
 def points(value: float, digits: int = 1) -> str:
     """Return a share as signed percentage points, ``0.032`` as ``+3.2``."""
     text = f"{100 * value:+.{digits}f}"
-    return text.replace("-", "−") if float(text) else text.replace("-", "+")
+    return text if float(text) else text.replace("-", "+")  # no "-0.0"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share in per cent without the sign, or a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
+    return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
 def count(value: float | None) -> str:
@@ -121,7 +121,7 @@ def size(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """Return seconds as ``0.8 s``, ``42 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     if seconds is None:
-        return "–"
+        return "-"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -132,14 +132,9 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def p_value(value: float) -> str:
-    """Return ``p = 0.012`` or ``p < 0.001``."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
 def _scaled(value: float | None, step: float, units: tuple[str, ...]) -> str:
     if value is None:
-        return "–"
+        return "-"
     for unit in units[:-1]:
         if value < step:
             return f"{value:.0f}{unit}" if unit == units[0] else f"{value:.3g}{unit}"

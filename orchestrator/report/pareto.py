@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.records import TrialRecord, TrialState
-from orchestrator.report.document import Pareto
+from orchestrator.report.parts import Pareto
 
 Array = NDArray[Any]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.records import TrialRecord, TrialState
-from orchestrator.report.document import ConfirmRow
+from orchestrator.report.parts import ConfirmRow
 from trainables.errors import ArtifactMissing
 from trainables.store import Store
 

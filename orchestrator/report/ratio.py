@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.records import TrialState
-from orchestrator.report.document import ConfirmRow, Distillation, TeacherRow, TrialRow
 from orchestrator.report.naming import PLAIN, percent
+from orchestrator.report.parts import ConfirmRow, Distillation, TeacherRow, TrialRow
 
 PREFIX = {"test": "test_", "dev": "val_"}
 

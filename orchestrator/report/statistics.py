@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.report.document import Interval, McNemar, Spread
+from orchestrator.report.parts import Interval, McNemar, Spread
 
 Array = NDArray[Any]
 
@@ -43,7 +43,9 @@ def f1_per_class(confusion: Array) -> Array:
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     mass = confusion.sum(-1) + confusion.sum(-2)
-    return np.divide(2.0 * hits, mass, out=np.zeros(hits.shape), where=mass > 0)
+    scores = np.zeros(hits.shape)
+    np.divide(2.0 * hits, mass, out=scores, where=mass > 0)
+    return scores
 
 
 def confusion_matrix(predictions: Array, targets: Array, n_classes: int) -> Array:

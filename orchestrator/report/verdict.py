@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from orchestrator.report import naming
-from orchestrator.report.document import Comparison, Interval, Verdict
+from orchestrator.report.parts import Comparison, Interval, McNemar, Verdict
 from orchestrator.report.predictions import Arm, common_ids, paired
 from orchestrator.report.statistics import ALPHA, combined_p, mcnemar, paired_difference
 
@@ -13,6 +15,8 @@ from orchestrator.report.statistics import ALPHA, combined_p, mcnemar, paired_di
 MARGIN = 0.005
 # One model against one model says nothing about training it again.
 MIN_SEEDS = 2
+
+_LISTED = 5
 
 
 def decide(interval: Interval) -> Verdict:
@@ -53,17 +57,16 @@ def compare(candidate: Arm, control: Arm, metric: str, split: str, method: str) 
     tests = tuple(
         mcnemar(x, y, targets, seed) for x, y, seed in zip(a, b, first.seeds, strict=True)
     )
-    p_value = combined_p([test.p_value for test in tests])
     verdict = decide(interval)
     return Comparison(
         control=control.role,
         verdict=verdict,
-        sentence=_sentence(verdict, interval, control.role, metric, split, method, p_value),
+        sentence=_sentence(verdict, interval, control.role, metric, split, method, tests),
         metric=metric,
         split=split,
         interval=interval,
         mcnemar=tests,
-        p_value=p_value,
+        p_value=combined_p([test.p_value for test in tests]),
         identical=bool(np.array_equal(a, b)),
     )
 
@@ -83,7 +86,7 @@ def _sentence(
     metric: str,
     split: str,
     method: str,
-    p_value: float,
+    tests: Sequence[McNemar],
 ) -> str:
     name = f"{split} {naming.describe_metric(metric)}"
     other = naming.describe_role(control)
@@ -99,8 +102,18 @@ def _sentence(
     return (
         f"{verdict}: {claim}: {naming.points(interval.estimate)} points of {name} "
         f"(95 % interval {low} to {high}; {seeds}, {interval.examples:,} examples, "
-        f"α = {ALPHA}; McNemar {naming.p_value(p_value)})."
+        f"alpha = {ALPHA}; McNemar by seed: {_by_seed(tests)})."
     )
+
+
+def _by_seed(tests: Sequence[McNemar]) -> str:
+    """Return the p-values seed by seed, or their range when there are many."""
+    values = [test.p_value for test in tests]
+    if len(values) > _LISTED:
+        return f"p from {min(values):.3f} to {max(values):.3f}"
+    if max(values) < 0.001:
+        return "p < 0.001"
+    return "p = " + ", ".join(f"{value:.3f}" for value in values)
 
 
 def _positive(interval: Interval) -> str:

@@ -58,6 +58,7 @@ def ui_command(
 
 
 def artifact_root(uri: str, home: Path) -> Path | None:
+    """Return where a local store keeps artifacts; None: the server decides."""
     return home / "mlartifacts" if uri.startswith("sqlite:") else None
 
 
@@ -93,6 +94,13 @@ def _database(uri: str) -> Path:
 
 
 def explain(status: int, text: str, uri: str) -> str:
+    """Say in one sentence what is wrong with the store and how to mend it.
+
+    Args:
+        status: The HTTP status of the answer, or the one MLflow maps the error to.
+        text: MLflow's own message.
+        uri: The store; a password in it is left out.
+    """
     where = redacted(uri)
     if status == 401:
         return f"{where} wants a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -109,9 +117,11 @@ def explain(status: int, text: str, uri: str) -> str:
 
 
 def redacted(text: str) -> str:
+    """Return the text without the user and password of any address in it."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def one_line(text: str) -> str:
+    """Return the text on one line, redacted and at most 200 characters long."""
     line = redacted(" ".join(text.split()))
     return line if len(line) <= 200 else f"{line[:199]}…"

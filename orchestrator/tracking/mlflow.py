@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -322,9 +323,13 @@ def _translated(uri: str, *, writing: bool = False) -> Iterator[None]:
             raise Rejected(one_line(str(error))) from error
         if writing and error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise Gone(f"a run has vanished from {redacted(uri)}") from error
-        raise Unavailable(explain(error.get_http_status_code(), str(error), uri)) from error
-    except (SQLAlchemyError, filelock.Timeout, OSError) as error:
+        raise Unavailable(explain(_status(error), str(error), uri)) from error
+    except (SQLAlchemyError, sqlite3.Error, filelock.Timeout, OSError) as error:
         raise Unavailable(f"{redacted(uri)}: {one_line(str(error))}") from error
+
+
+def _status(error: Any) -> int:
+    return int(error.get_http_status_code())
 
 
 def _dataset(facts: Mapping[str, Any]) -> Any:

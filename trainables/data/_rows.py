@@ -65,7 +65,8 @@ def shuffled(ids: Ints, seed: int, purpose: str) -> Ints:
     """Return the positions of all rows in an order drawn from seed and purpose, ``[N]``."""
     key = f"{seed}/{purpose}".encode()
     draws = (_hash63(int(value).to_bytes(8, "little"), key) for value in ids.tolist())
-    return np.argsort(np.fromiter(draws, np.int64, len(ids)), kind="stable")
+    order: Ints = np.argsort(np.fromiter(draws, np.int64, len(ids)), kind="stable")
+    return order
 
 
 def stratified(labels: Ints, order: Ints, count: int, n_classes: int) -> Bools:
@@ -90,16 +91,16 @@ def stratified(labels: Ints, order: Ints, count: int, n_classes: int) -> Bools:
 
 def _allocate(sizes: Ints, count: int) -> Ints:
     """Divide ``count`` among classes by size: largest remainders, at least 1, not all."""
+    assert 0 <= count <= sizes.sum(), "callers check that there are enough rows"
     low = np.where((sizes >= 2) & (count >= (sizes >= 2).sum()), 1, 0)
     high = np.where(sizes >= 2, sizes - 1, sizes)
     exact = sizes * (count / max(1, sizes.sum()))
     takes = np.clip(np.floor(exact).astype(np.int64), low, high)
     while (missing := count - int(takes.sum())) != 0:
         step = 1 if missing > 0 else -1
-        room = takes < (high if step > 0 else takes + 1)
-        if step < 0:
-            room = takes > low
+        room = takes < high if step > 0 else takes > low
         if not room.any():
+            # Both sides of every class cannot be kept; the count is what was asked for.
             high, low = sizes, np.zeros_like(low)
             continue
         # The class furthest from its exact share moves first; ties go to the first class.

@@ -43,4 +43,6 @@ def token_embedding(
     if not freeze or bool(values[PAD_ID].any()):
         values = values.clone()
         values[PAD_ID] = 0
-    return nn.Embedding.from_pretrained(values, freeze=freeze, padding_idx=PAD_ID)
+    table = nn.Embedding(vocab_size, dim, padding_idx=PAD_ID, device="meta")
+    table.weight = nn.Parameter(values, requires_grad=not freeze)
+    return table

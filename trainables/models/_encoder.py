@@ -192,7 +192,7 @@ def _shortened(config: Any, layers: int | None) -> Any:
 def _model_class(config: Any, checkpoint: str) -> Any:
     from transformers import MODEL_MAPPING
 
-    kind = MODEL_MAPPING.get(type(config))
+    kind: Any = MODEL_MAPPING.get(type(config), None)
     if isinstance(kind, tuple):
         kind = kind[0]
     if kind is None:
@@ -211,8 +211,9 @@ def _as_module(encoder: Any) -> nn.Module:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' loading bar and its list of unused tensors off the terminal."""
-    from transformers.utils import logging
+    from transformers.utils import logging as untyped
 
+    logging: Any = untyped
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

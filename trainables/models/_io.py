@@ -52,7 +52,8 @@ def save_model(model: nn.Module, folder: Path) -> None:
     (folder / ARCHITECTURE).write_text(text, encoding="utf-8")
     save_weights(model, str(folder / WEIGHTS))
     if model.needs_checkpoint:
-        model.encoder.config.to_json_file(folder / "config.json")  # type: ignore[union-attr, operator]
+        encoder: Any = model.encoder
+        encoder.config.to_json_file(folder / "config.json")
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -87,7 +88,7 @@ def load_model(folder: Path) -> nn.Module:
         ) from error
     if frozen:
         model.freeze_embedding = frozen
-        model.table.requires_grad_(False)  # type: ignore[operator]
+        model.table.requires_grad_(False)
     return model.eval()
 
 

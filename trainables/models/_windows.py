@@ -41,18 +41,50 @@ class WindowPool(nn.Module):
             states: [B, L, d].
             mask: [B, L] bool.
         """
-        widest = max(self.kernels)
-        lengths = mask.sum(dim=1, keepdim=True)
-        states = states * mask.unsqueeze(-1).to(states.dtype)
-        channels = F.pad(states.transpose(1, 2), (0, max(widest - states.shape[1], 0)))
+        channels = self._channels(states, mask)
         pooled = []
-        for kernel, convolution in zip(self.kernels, self.convolutions, strict=True):
+        for kernel, convolution in zip(self.kernels, self._layers(), strict=True):
             scores = convolution(channels)  # [B, F, T]
-            starts = torch.arange(scores.shape[2], device=scores.device)
-            outside = starts > (lengths - kernel).clamp(min=0)  # [B, T]
-            scores = scores.masked_fill(outside.unsqueeze(1), torch.finfo(scores.dtype).min)
-            pooled.append(scores.amax(dim=2))
+            outside = ~_inside(scores.shape[2], mask, kernel).unsqueeze(1)
+            pooled.append(scores.masked_fill(outside, torch.finfo(scores.dtype).min).amax(dim=2))
         return F.relu(torch.cat(pooled, dim=1)).float()
+
+    def sequence(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the windows in their order instead of their maximum.
+
+        All kernel sizes are cut to the windows of the widest, so that they can be joined.
+
+        Args:
+            states: [B, L, d].
+            mask: [B, L] bool.
+
+        Returns:
+            Windows after ReLU [B, T, K * F] and which of them lie inside their row [B, T].
+        """
+        widest = max(self.kernels)
+        channels = self._channels(states, mask)
+        steps = channels.shape[2] - widest + 1
+        scores = torch.cat([layer(channels)[..., :steps] for layer in self._layers()], dim=1)
+        return F.relu(scores).transpose(1, 2), _inside(steps, mask, widest)
+
+    def of_table(self, table: nn.Embedding, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Pool windows of token vectors: [B, L] ids, padded with the zero row's id, -> [B, K * F].
+
+        A GPU would have to wait for the number of distinct tokens, and an exported graph must not
+        depend on it: there, the plain convolution runs. The two agree to rounding (tested).
+        """
+        exported = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
+        if tokens.device.type != "cpu" or exported:
+            return self(table(tokens), mask)  # type: ignore[no-any-return]
+        short = max(self.kernels) - tokens.shape[1]
+        if short > 0:
+            assert table.padding_idx is not None
+            tokens, mask = (
+                F.pad(tokens, (0, short), value=table.padding_idx),
+                F.pad(mask, (0, short)),
+            )
+        distinct, places = torch.unique(tokens, return_inverse=True)
+        return self.over_tokens(table(distinct), places, mask)
 
     def over_tokens(self, rows: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Pool windows of context-free vectors, projecting each distinct token only once.
@@ -64,22 +96,34 @@ class WindowPool(nn.Module):
 
         Args:
             rows: [U, d] vectors of the distinct tokens.
-            tokens: [B, L] indices into ``rows``; padding must point at a zero vector.
+            tokens: [B, L] indices into ``rows``, L at least the widest kernel; padding must point
+                at a zero vector.
             mask: [B, L] bool.
         """
         dim = rows.shape[1]
         weight = torch.cat([c.weight.permute(2, 0, 1).reshape(-1, dim) for c in self._layers()])
         bias = torch.cat([c.bias for c in self._layers() if c.bias is not None])
         projected = F.linear(rows, weight)  # [U, S * F]
-        short = max(self.kernels) - tokens.shape[1]
-        if short > 0:
-            raise ValueError(f"rows must be padded to the widest kernel, {short} tokens are missing")
         windows = _window_tokens(tokens, mask.sum(dim=1), self.kernels)
-        peak: Tensor = _SumAndMax.apply(projected, self.filters, self.kernels, *windows)
+        peak: Tensor = _SumAndMax.apply(  # type: ignore[no-untyped-call]
+            projected, self.filters, self.kernels, *windows
+        )
         return F.relu(peak + bias)
+
+    def _channels(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Clear padding and bring [B, L, d] to [B, d, L], L at least the widest kernel."""
+        states = states * mask.unsqueeze(-1).to(states.dtype)
+        short = max(max(self.kernels) - states.shape[1], 0)
+        return F.pad(states.transpose(1, 2), (0, short))
 
     def _layers(self) -> list[nn.Conv1d]:
         return [layer for layer in self.convolutions if isinstance(layer, nn.Conv1d)]
+
+
+def _inside(steps: int, mask: Tensor, kernel: int) -> Tensor:
+    """Say which of the windows starting at 0 .. T - 1 lie inside their row: [B, T] bool."""
+    last = (mask.sum(dim=1, keepdim=True) - kernel).clamp(min=0)
+    return torch.arange(steps, device=mask.device) <= last
 
 
 def _window_tokens(tokens: Tensor, lengths: Tensor, kernels: Sequence[int]) -> list[Tensor]:
@@ -136,14 +180,19 @@ class _SumAndMax(torch.autograd.Function):
         result = torch.zeros(ctx.shape.numel(), dtype=wide, device=gradient.device)
         columns = torch.arange(ctx.filters, device=gradient.device).unsqueeze(1)
         saved = ctx.saved_tensors
-        parts = gradient.to(wide).split(ctx.filters, dim=1)
+        parts = torch.split(gradient.to(wide), ctx.filters, dim=1)
         for part, index, best in zip(parts, saved[::2], saved[1::2], strict=True):
             kernel = index.shape[2]
             rows = index.gather(1, best.unsqueeze(2).expand(-1, -1, kernel))  # [B, F, k]
             places = rows * ctx.filters + columns
             values = part.unsqueeze(2).expand(-1, -1, kernel)
             result.scatter_add_(0, places.flatten(), values.flatten())
-        return (result.view(ctx.shape).to(gradient.dtype), None, None, *([None] * (len(saved) // 2)))
+        return (
+            result.view(ctx.shape).to(gradient.dtype),
+            None,
+            None,
+            *([None] * (len(saved) // 2)),
+        )
 
 
 def _first_maximum(sums: Tensor, peak: Tensor) -> Tensor:
@@ -154,5 +203,5 @@ def _first_maximum(sums: Tensor, peak: Tensor) -> Tensor:
     steps = sums.shape[1]
     countdown = torch.arange(steps, 0, -1, dtype=torch.int16, device=sums.device)
     hits = sums.eq(peak.unsqueeze(1)) * countdown.view(1, -1, 1)
-    # A NaN equals nothing: clamp, so that the trainer's own check reports it and not an index error.
+    # NaN equals nothing: clamp, so that the trainer reports it and not an index error.
     return (steps - hits.amax(dim=1).to(torch.int64)).clamp(max=steps - 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,28 +63,14 @@ class TextCNN(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> ModelOutput:
         """Classify [B, L] token ids; features are the pooled windows after ReLU."""
-        features = self._pool(input_ids.masked_fill(~mask, PAD_ID), mask)
+        tokens = input_ids.masked_fill(~mask, PAD_ID)
+        features = self.windows.of_table(self.table, tokens, mask)
         kept = F.dropout(features, self.dropout, self.training)
         return ModelOutput(classify(self.classifier, kept), features)
 
     def head(self) -> tuple[Tensor, Tensor]:
         """Return the final layer: weight [C, D], bias [C]."""
         return self.classifier.weight, self.classifier.bias
-
-    def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        # A GPU would have to wait for the number of distinct tokens, and an exported graph must
-        # not depend on it: both take the convolution. The two agree to rounding (tested).
-        if tokens.device.type != "cpu" or torch.onnx.is_in_onnx_export() or _is_traced():
-            return self.windows(self.table(tokens), mask)  # type: ignore[no-any-return]
-        short = max(self.kernels) - tokens.shape[1]
-        if short > 0:
-            tokens, mask = F.pad(tokens, (0, short), value=PAD_ID), F.pad(mask, (0, short))
-        distinct, places = torch.unique(tokens, return_inverse=True)
-        return self.windows.over_tokens(self.table(distinct), places, mask)
-
-
-def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 COMPONENT = TextCNN

@@ -57,7 +57,7 @@ def _descend(gram: Matrix, weights: Vector, bounds: Bounds, cap: float) -> bool:
         room = np.where(step > 0, (cap - weights) / step, np.inf)
         room = np.where(step < 0, -weights / step, room)
     blocking = int(np.argmin(room))
-    length = min(1.0, float(room[blocking]))
+    length = min(1.0, max(0.0, float(room[blocking])))
     weights += length * step
     if length == 1.0:
         return False
@@ -77,16 +77,24 @@ def _newton_step(gram: Matrix, weights: Vector, free: NDArray[np.intp]) -> Vecto
 
 
 def _release(slope: Vector, bounds: Bounds) -> bool:
-    """Free the entries whose bound holds the objective up most; False at the optimum.
+    """Free the entry whose bound holds the objective up most; False at the optimum.
 
     At the optimum the slope of a free entry is the common multiplier, that of an entry at zero is
-    no smaller and that of an entry at the cap no larger.
+    no smaller and that of an entry at the cap no larger. With nothing free, one of each kind is
+    released: alone, neither could move.
     """
-    can_rise = np.where(bounds < _UPPER, slope, np.inf)
-    can_fall = np.where(bounds > _LOWER, slope, -np.inf)
+    tolerance = _TOLERANCE * float(np.abs(slope).max())
+    can_rise = np.where(bounds == _LOWER, slope, np.inf)
+    can_fall = np.where(bounds == _UPPER, slope, -np.inf)
     rising, falling = int(np.argmin(can_rise)), int(np.argmax(can_fall))
-    if can_fall[falling] - can_rise[rising] <= _TOLERANCE * float(np.abs(slope).max()):
+    if not (bounds == _FREE).any():
+        if can_fall[falling] - can_rise[rising] <= tolerance:
+            return False
+        bounds[[rising, falling]] = _FREE
+        return True
+    multiplier = float(slope[bounds == _FREE].mean())
+    gain_rising, gain_falling = multiplier - can_rise[rising], can_fall[falling] - multiplier
+    if max(gain_rising, gain_falling) <= tolerance:
         return False
-    released = [index for index in (rising, falling) if bounds[index] != _FREE]
-    bounds[released] = _FREE
-    return bool(released)
+    bounds[rising if gain_rising >= gain_falling else falling] = _FREE
+    return True

@@ -1,0 +1,99 @@
+"""The driver process: one sweep with its lock, its outbox, its live view and its shipper."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Literal
+
+from orchestrator.history import load_record
+from orchestrator.home import Home
+from orchestrator.report.document import Report
+from orchestrator.report.leaderboard import build_report
+from orchestrator.schema import SweepConfig
+from orchestrator.sweep import Options, Sweep
+from orchestrator.tracking import EventBus
+from orchestrator.tracking.console import Console
+from orchestrator.tracking.events import ArtifactLogged
+from orchestrator.tracking.mlflow import delivery
+from orchestrator.tracking.outbox import Outbox
+from orchestrator.tracking.shipper import Shipper
+
+DRAIN_SECONDS = 60.0
+
+
+def run_sweep(
+    config: SweepConfig,
+    home: Home,
+    options: Options,
+    mode: Literal["auto", "live", "lines", "quiet"] = "auto",
+) -> Report:
+    """Run a sweep, or what is left of it, and return its report.
+
+    Training never waits for MLflow: events go into the outbox, and what MLflow has not taken
+    when the sweep ends is delivered by the next start or by ``orchestrator sync``.
+
+    Raises:
+        OrchestratorError: The sweep could not start, failed, or was interrupted.
+    """
+    with home.lock(config.name), _terminate_like_interrupt():
+        console = Console(mode)
+        bus = EventBus([console])
+        outbox = Outbox(home.outbox(config.name), notify=bus.notice)
+        bus.subscribe(outbox.append)
+        shipper = Shipper(
+            delivery(
+                outbox,
+                config.tracking.uri,
+                home.path,
+                experiment=config.tracking.experiment or config.name,
+            )
+        )
+        console.shipping = shipper
+        shipper.start()
+        try:
+            Sweep(config, home, bus, options).run()
+            report = build_report(load_record(home, config.name), home.store)
+            _publish(report, bus)
+            return report
+        finally:
+            console.close()
+            _finish_shipping(shipper, console)
+            outbox.close()
+
+
+def _publish(report: Report, bus: EventBus) -> None:
+    """Put the report beside the runs in MLflow."""
+    import json
+
+    from orchestrator.report.text import to_markdown
+
+    document = json.dumps(report.to_json(), indent=1)
+    bus.emit(ArtifactLogged("report/report.md", text=to_markdown(report)))
+    bus.emit(ArtifactLogged("report/report.json", text=document))
+
+
+def _finish_shipping(shipper: Shipper, console: Console) -> None:
+    lag = shipper.drain(DRAIN_SECONDS)
+    shipper.stop()
+    if lag:
+        reason = shipper.last_error or "it takes too long"
+        console.warn(
+            f"{lag} events have not reached MLflow ({reason}); 'orchestrator sync' delivers them"
+        )
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C outside of the stages, which have their own handlers."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

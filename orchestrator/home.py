@@ -1,0 +1,120 @@
+"""The home: the one directory a sweep writes to.
+
+::
+
+    <home>/store/                 the content store, shared by all sweeps
+    <home>/ledger.db              the Optuna studies, unless a database is configured
+    <home>/mlflow.db, mlartifacts the MLflow runs, unless a server is configured
+    <home>/sweeps/NAME/           sweep.json, outbox.jsonl and the driver's lock
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from orchestrator.errors import PreflightError, Problem, SweepLocked, UsageError
+from trainables.store import Store, atomic_write
+
+VARIABLE = "ORCHESTRATOR_HOME"
+DEFAULT = ".orchestrator"
+
+
+class Home:
+    """Where everything is kept.
+
+    Args:
+        path: The directory; it is made when something is written. None takes the environment's
+            ``ORCHESTRATOR_HOME``, else ``.orchestrator`` below the current directory.
+    """
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        self.path = Path(path or os.environ.get(VARIABLE) or DEFAULT).absolute()
+
+    @property
+    def store(self) -> Store:
+        """The content store."""
+        return Store(self.path / "store")
+
+    @property
+    def ledger_url(self) -> str:
+        """The URL of the local ledger."""
+        return f"sqlite:///{self.path / 'ledger.db'}"
+
+    def sweep(self, name: str) -> Path:
+        """Return the directory of a sweep."""
+        return self.path / "sweeps" / name
+
+    def outbox(self, name: str) -> Path:
+        """Return the outbox file of a sweep."""
+        return self.sweep(name) / "outbox.jsonl"
+
+    def sweeps(self) -> list[str]:
+        """List the sweeps that were started here, the latest last."""
+        files = sorted(self.path.glob("sweeps/*/sweep.json"), key=lambda file: file.stat().st_mtime)
+        return [file.parent.name for file in files]
+
+    def find_sweep(self, name: str | None) -> str:
+        """Return the sweep of that name, or the latest.
+
+        Raises:
+            UsageError: There is none.
+        """
+        known = self.sweeps()
+        if not known:
+            raise UsageError(
+                f"no sweep has been started in {self.path}; start one with 'orchestrator sweep', "
+                "or name another --home"
+            )
+        if name is None:
+            return known[-1]
+        if name not in known:
+            raise UsageError(f"no sweep {name!r} in {self.path}; there are: {', '.join(known)}")
+        return name
+
+    def read_state(self, name: str) -> dict[str, Any]:
+        """Return what the driver wrote down about a sweep, or nothing."""
+        try:
+            state = json.loads((self.sweep(name) / "sweep.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return dict(state)
+
+    def write_state(self, name: str, state: dict[str, Any]) -> None:
+        """Replace what is written down about a sweep."""
+        text = json.dumps(state, indent=1, sort_keys=True)
+        atomic_write(self.sweep(name) / "sweep.json", text.encode("utf-8"))
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a sweep: the lock dies with the process, whatever kills it.
+
+        Raises:
+            SweepLocked: Another driver holds it.
+            PreflightError: The home cannot be written.
+        """
+        folder = self.sweep(name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(folder / "lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise SweepLocked(
+                f"another driver is running sweep {name!r} in {self.path}; wait for it, stop it, "
+                "or give this sweep another name with --set name=..."
+            ) from error
+        except OSError as error:
+            problem = Problem(
+                str(self.path), f"cannot be written ({error.strerror})", "name another --home"
+            )
+            raise PreflightError([problem]) from error
+        try:
+            yield
+        finally:
+            lock.release()
