@@ -207,9 +207,10 @@ def _corner_problems(config: SweepConfig, corner: Corner) -> list[Problem]:
         found = problems_of(error.errors(), StudentConfig)
         sound = {str(location[0]): base[str(location[0])] for location, _ in found}
         student = StudentConfig.model_validate(values | sound)
+    replaced = {location[0] for location, _ in found}
     for problem in student_problems(student, config, ""):
         where = tuple(problem.where.strip(".").split("."))
-        if all(where[0] != location[0] for location, _ in found):
+        if where[0] not in replaced:
             found.append((where, problem))
     return [
         Problem(place, problem.what, problem.cure or _list_cure(config, location))

@@ -74,17 +74,24 @@ def label_problems(student: StudentConfig, config: SweepConfig, where: str) -> l
     problems = []
     for key, contract in _CONTRACTS.items():
         spec = getattr(student, key)
-        if spec is None:
-            continue
-        try:
-            component = catalog.load(KINDS[key], spec["name"])
-        except ComponentError:
-            continue
-        if trait(component, contract, "needs_labels"):
+        component = None if spec is None else _made(KINDS[key], spec)
+        if component is not None and trait(component, contract, "needs_labels"):
             what = f"{spec['name']!r} needs labels, which the transfer rows do not have"
             cure = "choose a label-free one, or set transfer to false for this student"
             problems.append(Problem(f"{where}.{key}", what, cure))
     return problems
+
+
+def _made(kind: str, spec: Mapping[str, Any]) -> Any:
+    """Return the component, its class if the parameters are wrong, or None if unknown."""
+    params = {key: value for key, value in spec.items() if key != "name"}
+    try:
+        return catalog.build(kind, spec["name"], **params)  # a variant may decide the traits
+    except ComponentError:
+        try:
+            return catalog.load(kind, spec["name"])
+        except ComponentError:
+            return None
 
 
 def _value_problems(kind: str, name: str, params: Mapping[str, Any], where: str) -> list[Problem]:

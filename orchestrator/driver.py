@@ -10,8 +10,8 @@ from typing import Literal
 
 from orchestrator.history import load_record
 from orchestrator.home import Home
+from orchestrator.report.build import build_report
 from orchestrator.report.document import Report
-from orchestrator.report.leaderboard import build_report
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep import Options, Sweep
 from orchestrator.tracking import EventBus
@@ -40,7 +40,7 @@ def run_sweep(
     """
     with home.lock(config.name), _terminate_like_interrupt():
         console = Console(mode)
-        bus = EventBus([console])
+        bus = EventBus([console.observe])
         outbox = Outbox(home.outbox(config.name), notify=bus.notice)
         bus.subscribe(outbox.append)
         shipper = Shipper(
@@ -59,8 +59,8 @@ def run_sweep(
             _publish(report, bus)
             return report
         finally:
+            _finish_shipping(shipper, bus)
             console.close()
-            _finish_shipping(shipper, console)
             outbox.close()
 
 
@@ -75,12 +75,12 @@ def _publish(report: Report, bus: EventBus) -> None:
     bus.emit(ArtifactLogged("report/report.json", text=document))
 
 
-def _finish_shipping(shipper: Shipper, console: Console) -> None:
+def _finish_shipping(shipper: Shipper, bus: EventBus) -> None:
     lag = shipper.drain(DRAIN_SECONDS)
     shipper.stop()
     if lag:
         reason = shipper.last_error or "it takes too long"
-        console.warn(
+        bus.notice(
             f"{lag} events have not reached MLflow ({reason}); 'orchestrator sync' delivers them"
         )
 

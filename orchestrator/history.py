@@ -6,6 +6,8 @@ from orchestrator.home import Home
 from orchestrator.ledger import open_storage, read_study
 from orchestrator.preflight import ledger_url
 from orchestrator.records import Stage, SweepRecord, TrialRecord
+from orchestrator.report.build import build_report
+from orchestrator.report.document import Report
 from orchestrator.schema import SweepConfig
 
 
@@ -25,3 +27,8 @@ def load_record(home: Home, name: str) -> SweepRecord:
             trials.extend(read_study(storage, study, Stage(part.partition("-")[0])))
     metric, direction = state["objective"]
     return SweepRecord(name, state["config"], tuple(trials), state["data"], (metric, direction))
+
+
+def load_report(home: Home, name: str) -> Report:
+    """Return the report of a sweep, finished or not."""
+    return build_report(load_record(home, name), home.store)

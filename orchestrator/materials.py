@@ -117,8 +117,13 @@ def prepare_materials(
     student = _tokens(data, store, tokenizer, length)
     embedding = _embedding(config, tokenizer, store, checkpoint, tell)
     tell("computing the TF-IDF floor")
-    floor = tfidf_floor(store, data)
+    floor = prefixed(tfidf_floor(store, data), "val_")
     return Materials(data, tuple(teachers), student, embedding, floor)
+
+
+def prefixed(floor: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Return the scores of the TF-IDF floor under the metric names of a split."""
+    return {prefix + name: floor[name] for name in ("accuracy", "f1_macro")}
 
 
 def encode_test(materials: Materials, tokens: Tokens, store: Store) -> str | None:
@@ -226,15 +231,27 @@ def _embedding(
     tell: Tell,
 ) -> str | None:
     settings = config.student.embedding
-    dim = settings.dim or config.student.model.get("embedding_dim")
     if settings.kind == "random":
         return None
     if settings.kind == "file":
         tell(f"reading embeddings from {settings.path}")
-        return file_embedding(store, str(settings.path), tokenizer, seed=config.seed).key
+        path = Path(str(settings.path))
+        return file_embedding(store, path, tokenizer, settings.dim, seed=config.seed).key
+    dim = settings.dim or config.student.model.get("embedding_dim")
     name = _first_checkpoint(config, settings.teacher)
     tell(f"reducing the token table of {name}")
-    return teacher_embedding(store, checkpoint(name), tokenizer, dim=dim).key
+    return teacher_embedding(store, checkpoint(name), tokenizer, dim or _default_dim(config)).key
+
+
+def _default_dim(config: SweepConfig) -> int:
+    """Return the width of the student model's own embedding."""
+    for parameter in catalog.parameters("models", config.student.model["name"]):
+        if parameter.name == "embedding_dim" and isinstance(parameter.default, int):
+            return parameter.default
+    raise DataError(
+        f"the student model {config.student.model['name']!r} has no embedding; "
+        "set student.embedding.kind to random"
+    )
 
 
 def _first_checkpoint(config: SweepConfig, teacher: str | None = None) -> str:

@@ -24,7 +24,7 @@ from orchestrator.errors import (
 )
 from orchestrator.home import Home
 from orchestrator.ledger import Objectives, Proposal, StageLedger, open_storage
-from orchestrator.materials import Materials, encode_test, prepare_data, prepare_materials
+from orchestrator.materials import Materials, encode_test, prefixed, prepare_data, prepare_materials
 from orchestrator.names import trial_name
 from orchestrator.records import Stage, TrialRecord, TrialState
 from orchestrator.schema import StageResources, SweepConfig
@@ -134,7 +134,7 @@ class Sweep:
             preflight.check_methods(self.config, data)
             materials = prepare_materials(self.config, data, self.store, self._tell)
         except (DataError, StoreError) as error:
-            raise _as_preflight(error) from error
+            raise as_preflight(error) from error
         self._describe(materials)
         preflight.check_resources(self.config, self.options)
         teachers = self._teachers(materials)
@@ -197,7 +197,7 @@ class Sweep:
                 if record.metrics["val_accuracy"] < floor:
                     self._warn(
                         f"teacher {name} ({record.metrics['val_accuracy']:.3f} accuracy on dev) "
-                        f"is below the TF-IDF floor ({floor:.3f}): train it longer, or do without it"
+                        f"is below the TF-IDF floor ({floor:.3f}): train it longer or drop it"
                     )
                 continue
             problem = Problem(
@@ -247,18 +247,7 @@ class Sweep:
             if record.state is TrialState.COMPLETE and metric in record.metrics
         ]
         complete.sort(key=lambda record: (sign * record.metrics[metric], record.key))
-        return [
-            Proposal(
-                "student",
-                r.key,
-                r.role,
-                r.spec,
-                r.params,
-                self._ledger.point_of(r.key),
-                seed=r.seed,
-            )
-            for r in complete
-        ]
+        return [self._ledger.proposal_of(record.key) for record in complete]
 
     def _confirm(self, factory: StudentFactory, ranked: Sequence[Proposal]) -> None:
         """Run the best and the controls again with several seeds; read the test split."""
@@ -278,7 +267,8 @@ class Sweep:
         seeds = [self.config.seed + offset for offset in range(settings.seeds)]
         planned = [p for student in chosen for p in confirm_proposals(student, seeds, test)]
         if test is not None:
-            self._progress.data["tfidf"] |= tfidf_floor_test(self.store, materials.data)
+            floor = tfidf_floor_test(self.store, materials.data)
+            self._progress.data["tfidf"] |= prefixed(floor, "test_")
             self._write_state()
             self._teacher_tests(factory)
         self._stage(
@@ -361,11 +351,11 @@ class Sweep:
     def _run_trials(
         self, run: StageRun, resources: StageResources, early: EarlyStopping | None
     ) -> None:
-        from orchestrator import tuning  # Ray is imported only when a trial must run
+        from orchestrator import cluster, tuning  # Ray, only when a trial must run
 
         nodes = self._connect()
         wanted = self._available(resources, nodes)
-        slots = tuning.cluster.slots(nodes, wanted)
+        slots = cluster.slots(nodes, wanted)
         if not slots:
             raise PreflightError([preflight.does_not_fit(run.stage, wanted, nodes)])
         if run.stage is Stage.STUDENTS and self.config.search.concurrent:
@@ -500,7 +490,8 @@ def _distinct(proposals: Sequence[Proposal]) -> list[Proposal]:
     return list({proposal.key: proposal for proposal in reversed(proposals)}.values())[::-1]
 
 
-def _as_preflight(error: Exception) -> PreflightError:
+def as_preflight(error: Exception) -> PreflightError:
+    """Turn an error about data or checkpoints into the list of problems it holds."""
     return PreflightError([Problem("", line) for line in str(error).splitlines() if line])
 
 

@@ -93,7 +93,7 @@ def gather(
         pad_id: What to pad with; None takes the tokenizer's own.
         pad_to_multiple: Round L up to a multiple of this; 8 suits tensor cores.
     """
-    lengths = encoded.counts[index]  # [B]
+    lengths = encoded.lengths[index]  # [B]
     longest = int(lengths.max())
     longest += -longest % pad_to_multiple
     position = torch.arange(longest)  # [L]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class Encoded:
     Attributes:
         tokens: Token ids of all examples, int32 ``[T]``.
         starts: Where each example begins in ``tokens``, int64 ``[N]``.
-        counts: Tokens of each example, at least 1, int64 ``[N]``.
+        lengths: Tokens of each example, at least 1, int64 ``[N]``.
         ids: Example ids, int64 ``[N]``; what cached teacher outputs are matched by.
         labels: Class ids, -100 where there is no label, int64 ``[N]``.
         pad_id: What the tokenizer pads with.
@@ -46,9 +45,9 @@ class Encoded:
 
     tokens: Tensor
     starts: Tensor
-    counts: Tensor
-    ids: Ints
-    labels: Ints
+    lengths: Tensor
+    ids: Tensor
+    labels: Tensor
     pad_id: int = 0
 
     @classmethod
@@ -59,34 +58,29 @@ class Encoded:
             return cls(
                 tokens=stored.get_tensor("tokens"),
                 starts=offsets[:-1],
-                counts=offsets.diff(),
-                ids=stored.get_tensor("ids").numpy(),
-                labels=stored.get_tensor("labels").numpy(),
+                lengths=offsets.diff(),
+                ids=stored.get_tensor("ids"),
+                labels=stored.get_tensor("labels"),
                 pad_id=int(stored.metadata()["pad_id"]),
             )
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @cached_property
-    def lengths(self) -> Ints:
-        """Tokens of each example, ``[N]``; the same numbers as ``counts``, for indexing."""
-        return self.counts.numpy()
-
     @property
     def max_length(self) -> int:
         """The length of the longest example, 0 without examples."""
-        return int(self.counts.max()) if len(self) else 0
+        return int(self.lengths.max()) if len(self) else 0
 
-    def subset(self, index: Tensor | Ints | Sequence[int]) -> Encoded:
+    def subset(self, index: Tensor | Sequence[int]) -> Encoded:
         """Return the examples at ``index`` ``[M]`` in that order; the tokens are shared."""
         chosen = torch.as_tensor(index, dtype=torch.int64)
         return Encoded(
             tokens=self.tokens,
             starts=self.starts[chosen],
-            counts=self.counts[chosen],
-            ids=self.ids[chosen.numpy()],
-            labels=self.labels[chosen.numpy()],
+            lengths=self.lengths[chosen],
+            ids=self.ids[chosen],
+            labels=self.labels[chosen],
             pad_id=self.pad_id,
         )
 
@@ -109,9 +103,9 @@ def concatenate(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(
         tokens=torch.cat([part.tokens for part in parts]),
         starts=torch.cat([p.starts + int(shift) for p, shift in zip(parts, shifts, strict=True)]),
-        counts=torch.cat([part.counts for part in parts]),
-        ids=np.concatenate([part.ids for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
+        lengths=torch.cat([part.lengths for part in parts]),
+        ids=torch.cat([part.ids for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
         pad_id=parts[0].pad_id,
     )
 

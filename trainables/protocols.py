@@ -5,12 +5,16 @@ Letters in shapes: ``B`` examples of a batch, ``C`` classes, ``K`` teachers, ``D
 A component subclasses its contract to inherit the defaults and the hooks that do nothing. A user's
 own class may also stand alone and define only what differs: everything else is read through
 :func:`trait`, which knows the defaults. The trainer asks for attributes, never for names.
+
+They are abstract classes and not ``typing.Protocol``: a protocol replaces the ``__init__`` of its
+subclasses by one that seems to accept everything, and the catalog reads signatures.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -18,7 +22,7 @@ UNLABELLED = -100
 """The target of a row without a label; such rows take part in label-free terms only."""
 
 
-class Loss(Protocol):
+class Loss(ABC):
     """Compares one student with one teacher.
 
     Attributes:
@@ -37,9 +41,9 @@ class Loss(Protocol):
     min_classes: int = 2
     temperature: float = 1.0
 
+    @abstractmethod
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss ``[B]``, or a scalar, of ``[B, C]`` student and teacher logits."""
-        ...
 
     def teacher_view(self, student_logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Express student logits ``[B, C]`` and targets ``[B]`` in the teachers' label space.
@@ -50,7 +54,7 @@ class Loss(Protocol):
         return student_logits, targets
 
 
-class Weighting(Protocol):
+class Weighting(ABC):
     """Says how much each teacher counts for each example.
 
     Attributes:
@@ -71,6 +75,7 @@ class Weighting(Protocol):
         """How many examples so far got equal weights because theirs were not finite."""
         return 0
 
+    @abstractmethod
     def __call__(
         self,
         student_logits: Tensor,
@@ -80,7 +85,6 @@ class Weighting(Protocol):
         features: Tensor | None = None,
     ) -> Tensor:
         """Return weights ``[K, B]`` without gradient, at least 0, for teachers ``[K, B, C]``."""
-        ...
 
     def merge(self, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return one teacher ``[1, B, C]`` made of ``[K, B, C]``; only if ``merges``."""
@@ -157,7 +161,7 @@ class Hint(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
 
-class Schedule(Protocol):
+class Schedule(ABC):
     """Says which snapshot of the teachers is active when.
 
     Attributes:
@@ -166,9 +170,9 @@ class Schedule(Protocol):
 
     anchors: tuple[float, ...] = (1.0,)
 
+    @abstractmethod
     def __call__(self, epoch: int, epochs: int) -> int:
         """Return the index of the anchor active in epoch ``epoch`` (from 0) of ``epochs``."""
-        ...
 
     def due(self, epoch: int, epochs: int) -> bool:
         """Say whether ``advance`` must be called before epoch ``epoch`` begins."""

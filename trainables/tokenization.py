@@ -1,8 +1,9 @@
 """Tokenizers for students and for pretrained encoders, as artifacts.
 
-A ``tokenizer`` artifact holds ``tokenizer.json`` and ``numbering.safetensors``: its padding
-and unknown ids and, for students of a checkpoint, the original id of each of theirs. Students' ids are always [PAD] = 0 and [UNK] = 1; the kind ``checkpoint``
-keeps the ids of the pretrained model it belongs to.
+A ``tokenizer`` artifact holds ``tokenizer.json`` and ``numbering.safetensors``: its padding and
+unknown ids and, for students of a checkpoint, the original id of each of theirs. Students' ids
+are always [PAD] = 0 and [UNK] = 1; the kind ``checkpoint`` keeps the ids of the pretrained model
+it belongs to.
 
 Legend: N texts, V entries of the vocabulary.
 """

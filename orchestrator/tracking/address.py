@@ -1,13 +1,12 @@
 """Where MLflow keeps its data: addresses, the local store, and what to say when it fails.
 
-Imports nothing heavy, so that ``orchestrator ui`` and ``doctor`` start at once.
+Imports nothing heavy, so that every verb can say where MLflow is at once.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-import sys
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
+_UNREACHABLE = ("Connection refused", "NewConnectionError", "NameResolutionError")
 _ROOT_PART = "/mlartifacts"
 _LOCATIONS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
 
@@ -33,28 +34,6 @@ _LOCATIONS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
 def resolve_uri(home: Path | str, uri: str | None = None) -> str:
     """Return the tracking URI: the given one, or the SQLite database of the home."""
     return uri or f"sqlite:///{Path(home).absolute() / 'mlflow.db'}"
-
-
-def ui_command(
-    home: Path | str, uri: str | None = None, *, host: str = "127.0.0.1", port: int = 5000
-) -> list[str]:
-    """Return the command that serves the MLflow UI over the right store.
-
-    Empty if ``uri`` is a server already: there is nothing to start, only an address to open.
-    Start it with ``ENVIRONMENT`` added to the process environment.
-    """
-    store = resolve_uri(home, uri)
-    if store.startswith(("http://", "https://")):
-        return []
-    artifacts = artifact_root(store, Path(home).absolute())
-    return [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", store),
-        *("--artifacts-destination", str(artifacts)),
-        *("--host", host),
-        *("--port", str(port)),
-        *("--workers", "1"),
-    ]
 
 
 def artifact_root(uri: str, home: Path) -> Path | None:
@@ -109,7 +88,9 @@ def explain(status: int, text: str, uri: str) -> str:
             f"{where} refuses (403); check the user's rights, "
             "or start the server with --allowed-hosts naming this host"
         )
-    if "Connection refused" in text or "Max retries exceeded" in text:
+    if "too many" in text and "error responses" in text:
+        return f"{where} answers with an internal error; look at the MLflow server's log"
+    if any(sign in text for sign in _UNREACHABLE):
         return f"{where} does not answer; is the MLflow server running?"
     if "timeout" in text.lower() or "timed out" in text.lower():
         return f"{where} takes longer than 10 s to answer"

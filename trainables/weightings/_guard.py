@@ -63,4 +63,5 @@ def inverse_confidence(cross_entropy: Tensor) -> Tensor:
     teachers = cross_entropy.shape[0]
     if teachers == 1:
         return torch.ones_like(cross_entropy)
-    return (1.0 - torch.softmax(cross_entropy, dim=0)) / (teachers - 1)
+    # A softmax may exceed one by a rounding error.
+    return (1.0 - torch.softmax(cross_entropy, dim=0)).clamp(min=0) / (teachers - 1)

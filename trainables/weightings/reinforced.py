@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -151,7 +152,10 @@ class Reinforced(Weighting):
         self._baseline.value = state["baseline"]
         self._policy = self._optimizer = None
         # The device is known with the first batch; the optimizer's state must follow the policy.
-        self._restored = {key: state[key] for key in ("policy", "optimizer") if key in state}
+        # A copy: the tensors of a state dict are those that its owner goes on training.
+        self._restored = {
+            key: copy.deepcopy(state[key]) for key in ("policy", "optimizer") if key in state
+        }
 
     def _policy_for(self, state: Tensor, teachers: int) -> Policy:
         if self._policy is None:

@@ -10,8 +10,8 @@ from orchestrator.tracking.address import (
     redacted,
     relocate,
     resolve_uri,
-    ui_command,
 )
+from orchestrator.tracking.ui import ui_command
 
 
 def test_the_default_is_a_database_in_the_home(tmp_path: Path) -> None:
@@ -39,6 +39,7 @@ def test_the_ui_opens_the_right_store(tmp_path: Path) -> None:
         (401, "", "wants a login; set MLFLOW_TRACKING_USERNAME"),
         (403, "possible DNS rebinding", "--allowed-hosts"),
         (500, "Max retries exceeded ... Connection refused", "is the MLflow server running?"),
+        (500, "Max retries exceeded (too many 500 error responses)", "server's log"),
         (500, "failed with timeout exception", "takes longer than 10 s"),
         (500, "database\nis locked", "http://h: database is locked"),
     ],
