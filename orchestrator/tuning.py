@@ -269,5 +269,10 @@ class _StopWeak(ASHAScheduler):  # type: ignore[misc]
             decision = super().on_trial_result(tune_controller, trial, result)
         return decision
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Keep a control's last score out of the rungs, which hold scores of earlier epochs."""
+        if not trial.config["exempt"]:
+            super().on_trial_complete(tune_controller, trial, result)
+
     def __getstate__(self) -> dict[str, Any]:
         return {}

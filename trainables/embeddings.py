@@ -29,7 +29,8 @@ from trainables.vector_file import read_vectors
 KIND = "embedding"
 FILE = "embedding.safetensors"
 
-# Root mean square of the table's entries: measured best of 0.05 to 1 for a TextCNN under AdamW.
+# Root mean square of the table's entries. Of 0.05, 0.1, 0.3 and 1 the best after six epochs of a
+# TextCNN under AdamW, on English snippets (62, 65, 66, 64 %) and Chinese headlines (84, 84, 85, 84 %).
 SCALE = 0.3
 OOV_STD = 0.1
 

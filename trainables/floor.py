@@ -78,7 +78,7 @@ def tfidf_floor_test(store: Store, prepared: PreparedData) -> dict[str, float]:
 
 def _known(store: Store, key: str) -> dict[str, float] | None:
     try:
-        return store.read("floor", key).meta
+        return dict(store.read("floor", key).meta)
     except ArtifactMissing:
         return None
 

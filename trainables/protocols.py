@@ -6,13 +6,12 @@ A component subclasses its contract to inherit the defaults and the hooks that d
 own class may also stand alone and define only what differs: everything else is read through
 :func:`trait`, which knows the defaults. The trainer asks for attributes, never for names.
 
-They are abstract classes and not ``typing.Protocol``: a protocol replaces the ``__init__`` of its
+They are plain classes and not ``typing.Protocol``: a protocol replaces the ``__init__`` of its
 subclasses by one that seems to accept everything, and the catalog reads signatures.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,7 +21,7 @@ UNLABELLED = -100
 """The target of a row without a label; such rows take part in label-free terms only."""
 
 
-class Loss(ABC):
+class Loss:
     """Compares one student with one teacher.
 
     Attributes:
@@ -41,9 +40,9 @@ class Loss(ABC):
     min_classes: int = 2
     temperature: float = 1.0
 
-    @abstractmethod
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss ``[B]``, or a scalar, of ``[B, C]`` student and teacher logits."""
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__")
 
     def teacher_view(self, student_logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Express student logits ``[B, C]`` and targets ``[B]`` in the teachers' label space.
@@ -54,7 +53,7 @@ class Loss(ABC):
         return student_logits, targets
 
 
-class Weighting(ABC):
+class Weighting:
     """Says how much each teacher counts for each example.
 
     Attributes:
@@ -75,7 +74,6 @@ class Weighting(ABC):
         """How many examples so far got equal weights because theirs were not finite."""
         return 0
 
-    @abstractmethod
     def __call__(
         self,
         student_logits: Tensor,
@@ -85,6 +83,7 @@ class Weighting(ABC):
         features: Tensor | None = None,
     ) -> Tensor:
         """Return weights ``[K, B]`` without gradient, at least 0, for teachers ``[K, B, C]``."""
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__")
 
     def merge(self, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return one teacher ``[1, B, C]`` made of ``[K, B, C]``; only if ``merges``."""
@@ -161,7 +160,7 @@ class Hint(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
 
-class Schedule(ABC):
+class Schedule:
     """Says which snapshot of the teachers is active when.
 
     Attributes:
@@ -170,9 +169,9 @@ class Schedule(ABC):
 
     anchors: tuple[float, ...] = (1.0,)
 
-    @abstractmethod
     def __call__(self, epoch: int, epochs: int) -> int:
         """Return the index of the anchor active in epoch ``epoch`` (from 0) of ``epochs``."""
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__")
 
     def due(self, epoch: int, epochs: int) -> bool:
         """Say whether ``advance`` must be called before epoch ``epoch`` begins."""

@@ -1,13 +1,7 @@
 """What came out of a sweep: leaderboard, statistics, verdict, and the ways to print them.
 
-``build_report(record, store)`` makes the report; ``render_text``, ``to_markdown``, ``to_csv`` and
-``html.to_html`` (which imports plotly) show it, ``Report.to_json`` is the document of ``--json``.
+``build.build_report(record, store)`` makes the report; ``text.render_text``, ``tables.to_markdown``,
+``tables.to_csv`` and ``html.to_html`` (the only one that imports plotly) show it,
+``Report.to_json`` is the document of ``--json``. Nothing is imported here: the CLI borrows
+``naming`` and must start in a blink.
 """
-
-from orchestrator.report.build import build_report
-from orchestrator.report.document import Report
-from orchestrator.report.parts import Verdict
-from orchestrator.report.tables import to_csv, to_markdown
-from orchestrator.report.text import render_text
-
-__all__ = ["Report", "Verdict", "build_report", "render_text", "to_csv", "to_markdown"]

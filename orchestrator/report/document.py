@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.report.naming import is_control
 from orchestrator.report.parts import (
     Comparison,
     ConfirmRow,
@@ -61,6 +62,11 @@ class Report:
         """Return controls and students: complete ones by rank, then the others as they ran."""
         rows = [*self.controls, *self.students]
         return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
+
+    def leaders(self, top: int = 10) -> list[TrialRow]:
+        """Return the best complete trials, and every complete control below them."""
+        rows = [row for row in self.ranked() if row.rank]
+        return rows[:top] + [row for row in rows[top:] if is_control(row.role)]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``report --json``; JSON values only, no NaN."""

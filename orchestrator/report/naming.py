@@ -46,6 +46,12 @@ def decision_metric(objective: str) -> str:
     return name if name in _SCORES else "f1_macro"
 
 
+def dev_and_test(objective: str) -> tuple[str, str]:
+    """Return the names of the deciding metric on dev and on test."""
+    metric = decision_metric(objective)
+    return f"val_{metric}", f"test_{metric}"
+
+
 def describe_metric(name: str) -> str:
     """Return ``val_f1_macro`` as ``dev macro F1``."""
     for prefix, split in (("val_", "dev "), ("test_", "test ")):

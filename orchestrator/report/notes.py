@@ -51,7 +51,8 @@ def _about_evidence(report: Report, missing: Sequence[str]) -> Iterator[str]:
         yield f"{seeds} only: how much training varies is barely known. Set confirm.seeds to 3."
     for row in report.confirm:
         if row.failed:
-            yield f"{row.failed} confirm trials of {row.role} ({row.method}) failed."
+            total = row.failed + len(row.keys)
+            yield f"{row.failed} of {total} confirm trials of {row.role} ({row.method}) failed."
     if missing:
         listed = ", ".join(missing[:5]) + (" and more" if len(missing) > 5 else "")
         yield (
@@ -130,7 +131,7 @@ def _about_search(report: Report) -> Iterator[str]:
     if failed:
         yield f"{failed} of {len(rows)} student trials failed."
     if running:
-        yield f"{running} student trials are not finished; the same sweep command continues them."
+        yield f"{running} of {len(rows)} student trials have not finished: start the sweep again."
     if pruned:
         yield (
             f"{pruned} of {len(rows)} student trials were stopped early; means per method are of "

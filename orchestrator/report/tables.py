@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from orchestrator.report import naming
 from orchestrator.report.document import Report
 from orchestrator.report.naming import count, duration, percent, points, size
-from orchestrator.report.text import (
-    TOP,
+from orchestrator.report.phrases import (
     next_commands,
     ratio_sentence,
     score,
@@ -57,8 +56,6 @@ def to_markdown(report: Report) -> str:
 
 def _leaderboard(report: Report) -> list[str]:
     objective = report.objective[0]
-    ranked = [row for row in report.ranked() if row.rank]
-    shown = ranked[:TOP] + [row for row in ranked[TOP:] if naming.is_control(row.role)]
     header = ["#", "student", "role", objective, "parameters", "size", "time"]
     rows = [
         [
@@ -70,13 +67,13 @@ def _leaderboard(report: Report) -> list[str]:
             size(row.metrics.get("model_bytes")),
             duration(row.seconds),
         ]
-        for row in shown
+        for row in report.leaders()
     ]
     return _section("Students", header, rows)
 
 
 def _teachers(report: Report) -> list[str]:
-    dev, test = _pair(report)
+    dev, test = naming.dev_and_test(report.objective[0])
     rows = [
         [
             row.name,
@@ -92,7 +89,7 @@ def _teachers(report: Report) -> list[str]:
 
 
 def _confirm(report: Report) -> list[str]:
-    dev, test = _pair(report)
+    dev, test = naming.dev_and_test(report.objective[0])
     rows = [
         [
             "chosen" if row.chosen else row.role,
@@ -148,8 +145,3 @@ def _cell(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return "+".join(str(item) for item in value)
     return value
-
-
-def _pair(report: Report) -> tuple[str, str]:
-    metric = naming.decision_metric(report.objective[0])
-    return f"val_{metric}", f"test_{metric}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, Group
@@ -14,9 +14,11 @@ from rich.text import Text
 from orchestrator.report import naming
 from orchestrator.report.document import Report
 from orchestrator.report.naming import count, duration, percent, size
-from orchestrator.report.parts import ConfirmRow, Spread, TeacherRow, TrialRow, Verdict
+from orchestrator.report.parts import ConfirmRow, TeacherRow, TrialRow, Verdict
+from orchestrator.report.phrases import next_commands, ratio_sentence, score, score_spread
+from orchestrator.report.tables import to_markdown
 
-TOP = 10
+__all__ = ["render_text", "to_markdown"]
 
 _COLOURS = {Verdict.BEATS: "green", Verdict.NO_BEATS: "red", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -39,50 +41,6 @@ def render_text(report: Report, console: Console, *, command: str = "orchestrato
             console.print(Padding(Text(f"• {note}"), (0, 0, 0, 1)))
         console.print()
     console.print(_next_steps(report, command))
-
-
-def next_commands(report: Report, command: str = "orchestrator") -> list[tuple[str, str]]:
-    """Return what to type next and what it does."""
-    steps = []
-    if report.best is not None:
-        steps.append((f"{command} export {report.sweep} --output {report.sweep}-model", "ship it"))
-    steps.append((f"{command} report {report.sweep} --format html > {report.sweep}.html", "plots"))
-    steps.append((f"{command} ui", "compare the runs in MLflow"))
-    return steps
-
-
-def score(metrics: Mapping[str, float], name: str) -> str:
-    """Return a metric for a table: a score in per cent, anything else in three digits."""
-    value = metrics.get(name)
-    if value is None:
-        return "-"
-    plain = name.removeprefix("val_").removeprefix("test_")
-    if plain == "parameters":
-        return count(value)
-    if plain == "model_bytes":
-        return size(value)
-    return percent(value) if naming.decision_metric(plain) == plain else f"{value:.3g}"
-
-
-def score_spread(spread: Spread | None) -> str:
-    """Return mean ± standard deviation in per cent."""
-    if spread is None:
-        return "-"
-    if spread.n == 1:
-        return percent(spread.mean)
-    return f"{percent(spread.mean)} ± {percent(spread.std)}"
-
-
-def ratio_sentence(report: Report) -> str:
-    """Return the distillation ratio with the three scores it is made of."""
-    found = report.distillation
-    if found.ratio is None:
-        return f"Distillation ratio: not defined; {found.reason}."
-    return (
-        f"Distillation ratio {found.ratio:.2f}: student {percent(found.student)}, plain student "
-        f"{percent(found.plain)}, best teacher {found.teacher_name} {percent(found.teacher)} "
-        f"({found.split} {naming.describe_metric(found.metric)})."
-    )
 
 
 def _headline(report: Report) -> Panel:
@@ -121,10 +79,9 @@ def _table(title: str, columns: Sequence[str], flexible: str) -> Table:
 
 
 def _leaderboard(report: Report) -> Table | None:
-    ranked = [row for row in report.ranked() if row.rank]
-    if not ranked:
+    shown = report.leaders()
+    if not shown:
         return None
-    shown = ranked[:TOP] + [row for row in ranked[TOP:] if naming.is_control(row.role)]
     states = _states([*report.controls, *report.students])
     title = f"Students by {naming.describe_metric(report.objective[0])} ({states})"
     objective = report.objective[0]
@@ -165,7 +122,7 @@ def _states(rows: Sequence[TrialRow]) -> str:
 def _teachers(report: Report) -> Table | None:
     if not report.teachers:
         return None
-    dev, test = _pair(report)
+    dev, test = naming.dev_and_test(report.objective[0])
     table = _table("Teachers", ["teacher", "dev", "test", "parameters", "size", "time"], "teacher")
     for row in report.teachers:
         table.add_row(*_teacher(row, dev, test))
@@ -192,7 +149,7 @@ def _teacher(row: TeacherRow, dev: str, test: str) -> list[str]:
 def _confirm(report: Report) -> Table | None:
     if not report.confirm:
         return None
-    dev, test = _pair(report)
+    dev, test = naming.dev_and_test(report.objective[0])
     words = naming.describe_metric(dev.removeprefix("val_"))
     title = f"Confirmed over seeds ({words}, mean ± standard deviation)"
     table = _table(title, ["role", "student", "seeds", "dev", "test"], "student")
@@ -239,8 +196,3 @@ def _next_steps(report: Report, command: str) -> Text:
         text.append(f"  {purpose}\n", style="not bold dim")
     text.rstrip()
     return text
-
-
-def _pair(report: Report) -> tuple[str, str]:
-    metric = naming.decision_metric(report.objective[0])
-    return f"val_{metric}", f"test_{metric}"

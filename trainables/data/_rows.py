@@ -95,7 +95,7 @@ def _allocate(sizes: Ints, count: int) -> Ints:
     low = np.where((sizes >= 2) & (count >= (sizes >= 2).sum()), 1, 0)
     high = np.where(sizes >= 2, sizes - 1, sizes)
     exact = sizes * (count / max(1, sizes.sum()))
-    takes = np.clip(np.floor(exact).astype(np.int64), low, high)
+    takes: Ints = np.clip(np.floor(exact).astype(np.int64), low, high)
     while (missing := count - int(takes.sum())) != 0:
         step = 1 if missing > 0 else -1
         room = takes < high if step > 0 else takes > low

@@ -58,6 +58,11 @@ class DataSpec:
             *_number_problems("labelled", self.labelled),
             *_number_problems("max_length", self.max_length),
         ]
+        problems += [
+            f"data.{name} must be a name, but got {value!r}"
+            for name, value in (("source", self.source), ("text", self.text), ("label", self.label))
+            if not isinstance(value, str) or not value
+        ]
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             problems.append(f"data.seed must be a whole number, but got {self.seed!r}")
         if self.transfer == REST and self.labelled is None:

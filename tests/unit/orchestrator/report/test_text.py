@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator.report import build_report, naming, render_text, to_csv, to_markdown
+from orchestrator.report import naming
+from orchestrator.report.build import build_report
+from orchestrator.report.tables import to_csv, to_markdown
+from orchestrator.report.text import render_text
 
-if TYPE_CHECKING:
-    Sweep = Any  # the builder of conftest.py, which cannot be imported
+Sweep = Any  # the builder of conftest.py, which cannot be imported
 
 
 def printed(sweep: Sweep, width: int, **data: Any) -> list[str]:

@@ -1,0 +1,269 @@
+"""The report as one HTML file that opens offline: plotly is inside, nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.report import naming
+from orchestrator.report.document import Report
+from orchestrator.report.figure import Figure
+from orchestrator.report.importance import importance
+from orchestrator.report.naming import count, duration, percent, size
+from orchestrator.report.phrases import next_commands, ratio_sentence, score, score_spread
+from orchestrator.report.plots_models import model_figures
+from orchestrator.report.plots_search import search_figures
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+# The page may run its own scripts and fetch nothing. Plotly's parallel coordinates compile
+# their drawing code, hence unsafe-eval.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:"
+)
+
+
+def to_html(report: Report, frozen: Sequence[FrozenTrial] | None = None) -> str:
+    """Return the whole page.
+
+    Args:
+        report: What to show.
+        frozen: Trials of the Optuna study, for the importance of parameters; without them the
+            report's own trials are used.
+    """
+    from plotly.offline import get_plotlyjs
+
+    figures = search_figures(report, importance(report, frozen)) + model_figures(report)
+    body = "\n".join(
+        [
+            _header(report),
+            _notes(report),
+            _tables(report),
+            _sections(figures),
+            _fidelity(report),
+            _next(report),
+        ]
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f"<title>{escape(report.sweep)}: {report.verdict}</title>\n"
+        f"<style>{_resource('page.css')}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f'<script type="application/json" id="figures">{_figures_json(figures)}</script>\n'
+        f"<script>{get_plotlyjs()}</script>\n<script>{_resource('page.js')}</script>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _resource(name: str) -> str:
+    return files("orchestrator.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _figures_json(figures: Sequence[Figure]) -> str:
+    """Return the figures as JSON that cannot end the script element it stands in."""
+    plain = [
+        {"name": f.name, "data": f.data, "layout": f.layout, "height": f.height} for f in figures
+    ]
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+
+
+def _header(report: Report) -> str:
+    kind = report.verdict.lower().replace(" ", "-")
+    sentences = [item.sentence.partition(": ")[2] for item in report.comparisons]
+    also = [
+        f'<p class="also">{escape(item.verdict)}: {escape(sentence)}</p>'
+        for item, sentence in zip(report.comparisons[1:], sentences[1:], strict=True)
+    ]
+    return "\n".join(
+        [
+            f"<header><h1>{escape(report.sweep)}</h1>",
+            f'<span class="badge {kind}">{escape(report.verdict)}</span>',
+            f'<p class="lead">{escape(sentences[0])}</p>',
+            *also,
+            f'<p class="also">{escape(ratio_sentence(report))}</p></header>',
+            f'<div class="tiles">{"".join(_tiles(report))}</div>',
+        ]
+    )
+
+
+def _tiles(report: Report) -> list[str]:
+    found = report.distillation
+    unit = f"{found.split} {naming.describe_metric(found.metric)}"
+    tiles = [
+        ("-" if found.ratio is None else f"{found.ratio:.2f}", "distillation ratio"),
+        (percent(found.student), f"student, {unit}"),
+        (percent(found.plain), "the same without a teacher"),
+        (percent(found.teacher), f"best teacher {found.teacher_name or ''}"),
+    ]
+    if report.best is not None and "parameters" in report.best.metrics:
+        tiles.append((count(report.best.metrics["parameters"]), _smaller(report)))
+    tiles.append((duration(sum(report.cost.stages.values())), "in all trials"))
+    return [
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+        for value, label in tiles
+    ]
+
+
+def _smaller(report: Report) -> str:
+    best = next((t for t in report.teachers if t.name == report.distillation.teacher_name), None)
+    if report.best is None or best is None or "parameters" not in best.metrics:
+        return "parameters"
+    return f"parameters, {best.metrics['parameters'] / report.best.metrics['parameters']:.0f}x less"
+
+
+def _notes(report: Report) -> str:
+    if not report.notes:
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    return f'<div class="notes"><b>Before you believe it</b><ul>{items}</ul></div>'
+
+
+def _tables(report: Report) -> str:
+    dev, test = naming.dev_and_test(report.objective[0])
+    objective = report.objective[0]
+    students = [
+        (
+            [
+                str(row.rank),
+                _method(row.method, row.role, row.pareto),
+                score(row.metrics, objective),
+                count(row.metrics.get("parameters")),
+                size(row.metrics.get("model_bytes")),
+                duration(row.seconds),
+            ],
+            report.best is not None and row.key == report.best.key,
+        )
+        for row in report.leaders()
+    ]
+    teachers = [
+        (
+            [
+                escape(row.name),
+                score(row.metrics, dev),
+                score(row.metrics, test),
+                count(row.metrics.get("parameters")),
+                size(row.metrics.get("model_bytes")),
+                duration(row.metrics.get("train_seconds", row.seconds)),
+            ],
+            False,
+        )
+        for row in report.teachers
+    ]
+    confirmed = [
+        (
+            [
+                _method(row.method, "chosen" if row.chosen else row.role, False),
+                str(len(row.seeds)),
+                score_spread(row.metrics.get(dev)),
+                score_spread(row.metrics.get(test)),
+            ],
+            row.chosen,
+        )
+        for row in report.confirm
+    ]
+    last = ["parameters", "size", "time"]
+    return "\n".join(
+        [
+            _table("Confirmed over seeds", ["student", "seeds", "dev", "test"], confirmed, 0),
+            _table("Students", ["#", "student", "dev", *last], students, 1),
+            _table("Teachers", ["teacher", "dev", "test", *last], teachers, 0),
+        ]
+    )
+
+
+def _method(method: str, role: str, pareto: bool) -> str:
+    """Return the cell of a student; the role is worth a word unless it was just searched."""
+    tag = "" if role in {"search", "candidate"} else role.replace(":", " ").replace("_", " ")
+    front = ' <span class="front" title="on the Pareto front">◆</span>' if pareto else ""
+    return f'{escape(method)} <span class="tag">{escape(tag)}</span>{front}'
+
+
+def _table(
+    title: str, header: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]], text: int
+) -> str:
+    """Return a table in a card; ``text`` is the column that is not a number.
+
+    Size and time are hidden on a phone, where they do not fit.
+    """
+    if not rows:
+        return ""
+    classes = ["" if i == text else "n" for i in range(len(header))]
+    classes = [
+        f"{kind} minor" if name in {"size", "time"} else kind
+        for kind, name in zip(classes, header, strict=True)
+    ]
+    head = "".join(
+        f'<th class="{kind}">{escape(name)}</th>'
+        for kind, name in zip(classes, header, strict=True)
+    )
+    lines = []
+    for cells, chosen in rows:
+        columns = zip(classes, cells, strict=True)
+        line = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in columns)
+        lines.append(f'<tr class="chosen">{line}</tr>' if chosen else f"<tr>{line}</tr>")
+    return (
+        f'<h2>{escape(title)}</h2><div class="card"><div class="scroll"><table><thead><tr>{head}'
+        f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div></div>"
+    )
+
+
+def _sections(figures: Sequence[Figure]) -> str:
+    slices = [figure for figure in figures if figure.name.startswith("slice-")]
+    others = [figure for figure in figures if not figure.name.startswith("slice-")]
+    parts = []
+    if others:
+        parts.append(f'<h2>Pictures</h2><div class="grid">{"".join(map(_card, others))}</div>')
+    if slices:
+        parts.append(
+            "<h2>Score by parameter</h2>"
+            f'<div class="grid small">{"".join(map(_card, slices))}</div>'
+        )
+    return "\n".join(parts)
+
+
+def _card(figure: Figure) -> str:
+    wide = " wide" if figure.wide else ""
+    caption = f"<p>{escape(figure.caption)}</p>" if figure.caption else ""
+    style = f"min-width:{figure.scroll}px;" if figure.scroll else ""
+    return (
+        f'<section class="card{wide}"><h3>{escape(figure.title)}</h3>{caption}'
+        f'<div class="scroll"><div id="plot-{escape(figure.name)}" '
+        f'style="{style}height:{figure.height}px"></div></div></section>'
+    )
+
+
+def _fidelity(report: Report) -> str:
+    rows = report.diagnosis.fidelity
+    names = list(dict.fromkeys(name for row in rows for name in row.agreement))
+    cells: list[tuple[Sequence[Any], bool]] = [
+        (
+            [
+                escape(row.model.removeprefix("control:").replace("_", " ")),
+                percent(row.ece),
+                *(percent(row.agreement.get(name)) for name in names),
+            ],
+            row.model == naming.CANDIDATE,
+        )
+        for row in rows
+    ]
+    header = ["model", "calibration error", *(f"agrees with {name}" for name in names)]
+    table = _table(f"Calibration and agreement on {report.diagnosis.split}, %", header, cells, 0)
+    found = report.diagnosis
+    if not found.n_suspects:
+        return table
+    shown = ", ".join(map(str, found.suspects[:10]))
+    return table + (
+        f'<p class="also">Every teacher gets {found.n_suspects} dev examples wrong; mislabelled '
+        f"ones are among them. The surest ids: {shown}.</p>"
+    )
+
+
+def _next(report: Report) -> str:
+    lines = "\n".join(escape(step) for step, _ in next_commands(report))
+    return f"<h2>Next</h2><pre>{lines}</pre>"

@@ -1,0 +1,329 @@
+"""Pictures of the search: trade-off, progress, importance, slices, subsets of teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.records import TrialState
+from orchestrator.report import naming
+from orchestrator.report.document import Report
+from orchestrator.report.figure import (
+    ACCENT,
+    GOOD,
+    MUTED,
+    SECOND,
+    SEQUENTIAL,
+    THIRD,
+    Figure,
+    axis,
+)
+from orchestrator.report.importance import Importance, logarithmic, numeric, searched
+from orchestrator.report.parts import TrialRow
+
+_MOST_SLICES = 12
+_MOST_AXES = 8
+
+
+def search_figures(report: Report, importance: Importance | None) -> list[Figure]:
+    """Return the pictures for which the sweep has enough trials."""
+    if not any(row.rank for row in report.ranked()):
+        return []
+    figures = [_pareto(report), _best_so_far(report)]
+    if importance is not None:
+        figures.append(_importance(importance))
+    if len(set(report.pareto.hypervolume)) > 1:
+        figures.append(_hypervolume(report))
+    found = _subsets(report)
+    figures += [found] if found is not None else []
+    columns = searched(report)
+    if len(columns) > 1:
+        figures.append(_parallel(report, columns))
+    return figures + [_slice(report, name) for name in list(columns)[:_MOST_SLICES]]
+
+
+def _score_axis(report: Report) -> dict[str, Any]:
+    name = naming.describe_metric(report.objective[0])
+    return axis(f"{name}, %" if _is_share(report) else name)
+
+
+def _is_share(report: Report) -> bool:
+    plain = report.objective[0].removeprefix("val_")
+    return naming.decision_metric(plain) == plain
+
+
+def _shown(report: Report, value: float) -> float:
+    return round(100 * value, 3) if _is_share(report) else value
+
+
+def _scores(report: Report, rows: Sequence[TrialRow]) -> list[float]:
+    return [_shown(report, row.metrics[report.objective[0]]) for row in rows]
+
+
+def _points(
+    report: Report, rows: Sequence[TrialRow], x: Iterable[Any], name: str, **marker: Any
+) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": list(x),
+        "y": _scores(report, rows),
+        "text": [f"{row.method}<br>{row.role}" for row in rows],
+        "hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>",
+        "marker": {"size": 8, **marker},
+    }
+
+
+def _pareto(report: Report) -> Figure:
+    objective = report.objective[0]
+    rows = [row for row in report.ranked() if row.rank and row.metrics.get("parameters", 0) > 0]
+    others = [row for row in rows if not row.pareto and not naming.is_control(row.role)]
+    controls = [row for row in rows if naming.is_control(row.role)]
+    chosen = sorted((row for row in rows if row.pareto), key=_parameters)
+    teachers = [row for row in report.teachers if {objective, "parameters"} <= set(row.metrics)]
+    data = [
+        _points(report, others, map(_parameters, others), "students", color=MUTED, opacity=0.55),
+        _points(
+            report, controls, map(_parameters, controls), "controls", color=SECOND, symbol="diamond"
+        ),
+        {
+            **_points(report, chosen, map(_parameters, chosen), "Pareto front", color=ACCENT),
+            "mode": "lines+markers",
+            "line": {"shape": "hv", "width": 2, "color": ACCENT},
+            "marker": {"size": 10, "color": ACCENT},
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "teachers",
+            "x": [row.metrics["parameters"] for row in teachers],
+            "y": [_shown(report, row.metrics[objective]) for row in teachers],
+            "text": [row.name for row in teachers],
+            "hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>",
+            "marker": {"size": 12, "symbol": "star", "color": GOOD},
+        },
+    ]
+    return Figure(
+        "pareto",
+        "Score against size",
+        "Each complete student, the controls and the teachers. On the front, nothing smaller "
+        "scores as high.",
+        [trace for trace in data if trace["x"]],
+        {"xaxis": axis("parameters", type="log"), "yaxis": _score_axis(report)},
+        height=400,
+        wide=True,
+    )
+
+
+def _best_so_far(report: Report) -> Figure:
+    objective, direction = report.objective
+    rows = [*report.controls, *report.students]
+    better = max if direction == "max" else min
+    finished = [(i, row) for i, row in enumerate(rows, start=1) if row.rank]
+    stopped = [
+        (i, row)
+        for i, row in enumerate(rows, start=1)
+        if row.state is TrialState.PRUNED and objective in row.metrics
+    ]
+    running: list[float] = []
+    for _, row in finished:
+        value = _shown(report, row.metrics[objective])
+        running.append(better(running[-1], value) if running else value)
+    plain = next((row for row in report.controls if row.role == naming.PLAIN and row.rank), None)
+    numbers = [i for i, _ in finished]
+    data = [
+        _points(report, [r for _, r in finished], numbers, "complete", color=MUTED, opacity=0.7),
+        _points(
+            report,
+            [r for _, r in stopped],
+            [i for i, _ in stopped],
+            "stopped early",
+            color=MUTED,
+            symbol="circle-open",
+        ),
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "best so far",
+            "x": numbers,
+            "y": running,
+            "line": {"color": ACCENT, "width": 2.5, "shape": "hv"},
+        },
+    ]
+    levels = [("plain student", plain.metrics.get(objective) if plain else None, SECOND)]
+    scored = [row.metrics[objective] for row in report.teachers if objective in row.metrics]
+    levels.append(("best teacher", better(scored, default=None), GOOD))
+    data += [
+        _level(name, numbers, _shown(report, value), colour)
+        for name, value, colour in levels
+        if value is not None
+    ]
+    return Figure(
+        "progress",
+        "Best so far",
+        "Score of each trial in the order they ran, controls first.",
+        [trace for trace in data if trace["x"]],
+        {"xaxis": axis("trial"), "yaxis": _score_axis(report)},
+    )
+
+
+def _level(name: str, numbers: Sequence[int], value: float, colour: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [min(numbers), max(numbers)],
+        "y": [value, value],
+        "line": {"color": colour, "width": 1.5, "dash": "dash"},
+    }
+
+
+def _importance(found: Importance) -> Figure:
+    names = list(found.shares)[::-1]
+    return Figure(
+        "importance",
+        "What mattered",
+        f"Share of the score's variation that each searched parameter explains ({found.method}).",
+        [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": [round(100 * found.shares[name], 2) for name in names],
+                "y": names,
+                "marker": {"color": ACCENT},
+                "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>",
+            }
+        ],
+        {"xaxis": axis("importance, %"), "yaxis": axis("", type="category")},
+        height=max(220, 60 + 34 * len(names)),
+    )
+
+
+def _hypervolume(report: Report) -> Figure:
+    values = [round(100 * value, 3) for value in report.pareto.hypervolume]
+    return Figure(
+        "hypervolume",
+        "Hypervolume over time",
+        "Share of the score-by-size rectangle that is dominated; flat means that more trials of "
+        "this kind will not help.",
+        [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": list(range(1, len(values) + 1)),
+                "y": values,
+                "line": {"color": THIRD, "width": 2.5, "shape": "hv"},
+                "fill": "tozeroy",
+                "fillcolor": "theme:thirdsoft",
+            }
+        ],
+        {"xaxis": axis("complete trials"), "yaxis": axis("hypervolume, %", rangemode="tozero")},
+    )
+
+
+def _subsets(report: Report) -> Figure | None:
+    """Draw mean score by subset of teachers and method; None without a choice of teachers."""
+    rows = [row for row in report.ranked() if row.rank and row.teachers]
+    cells: dict[tuple[str, str], list[float]] = {}
+    for row, value in zip(rows, _scores(report, rows), strict=True):
+        method = str(row.params.get("weighting") or row.params.get("loss") or "default")
+        cells.setdefault(("+".join(row.teachers), method), []).append(value)
+    subsets = sorted({subset for subset, _ in cells}, key=lambda name: (name.count("+"), name))
+    methods = sorted({method for _, method in cells})
+    if len(subsets) < 2:
+        return None
+    means = [[_mean(cells.get((s, m))) for m in methods] for s in subsets]
+    text = [[_cell_text(cells.get((s, m))) for m in methods] for s in subsets]
+    return Figure(
+        "subsets",
+        "Which teachers",
+        "Mean score of the complete students by subset of teachers and weighting; the number of "
+        "trials in brackets.",
+        [_heatmap(methods, subsets, means, text)],
+        {"xaxis": axis("", type="category"), "yaxis": axis("", type="category")},
+        height=max(260, 90 + 44 * len(subsets)),
+        scroll=90 * len(methods) + 140,
+    )
+
+
+def _heatmap(
+    x: Sequence[str], y: Sequence[str], z: Sequence[Sequence[Any]], text: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    return {
+        "type": "heatmap",
+        "x": x,
+        "y": y,
+        "z": z,
+        "text": text,
+        "texttemplate": "%{text}",
+        "hovertemplate": "%{y}<br>%{x}: %{text}<extra></extra>",
+        "colorscale": SEQUENTIAL,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+    }
+
+
+def _parallel(report: Report, columns: Mapping[str, Sequence[Any]]) -> Figure:
+    rows = [row for row in report.students if row.rank]
+    names = [name for name in columns if all(name in row.params for row in rows)][:_MOST_AXES]
+    dimensions = [_dimension(name, [row.params[name] for row in rows]) for name in names]
+    scores = _scores(report, rows)
+    label = naming.describe_metric(report.objective[0])
+    dimensions.append({"label": label, "values": scores})
+    line = {"color": scores, "colorscale": SEQUENTIAL, "showscale": False}
+    return Figure(
+        "parallel",
+        "Parallel coordinates",
+        "One line for each complete student, stronger colour for a higher score. Drag along an "
+        "axis to select.",
+        [{"type": "parcoords", "dimensions": dimensions, "line": line}],
+        {"margin": {"l": 60, "r": 60, "t": 50, "b": 30}},
+        height=380,
+        wide=True,
+        scroll=130 * len(dimensions),
+    )
+
+
+def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    if numeric(values):
+        return {"label": name, "values": list(values)}
+    words = ["+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in values]
+    labels = sorted(set(words))
+    return {
+        "label": name,
+        "values": [labels.index(word) for word in words],
+        "tickvals": list(range(len(labels))),
+        "ticktext": labels,
+    }
+
+
+def _slice(report: Report, name: str) -> Figure:
+    rows = [row for row in report.students if row.rank and name in row.params]
+    values = [row.params[name] for row in rows]
+    kind: dict[str, Any] = {"type": "category"}
+    if values and numeric(values):
+        kind = {"type": "log" if logarithmic(values) else "linear"}
+    else:
+        values = ["+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in values]
+    return Figure(
+        f"slice-{name}",
+        name,
+        "",
+        [_points(report, rows, values, name, color=ACCENT, opacity=0.65)],
+        {"xaxis": axis("", **kind), "yaxis": _score_axis(report), "showlegend": False},
+        height=240,
+    )
+
+
+def _parameters(row: TrialRow) -> float:
+    return row.metrics["parameters"]
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _cell_text(values: Sequence[float] | None) -> str:
+    return f"{sum(values) / len(values):.1f} ({len(values)})" if values else ""
