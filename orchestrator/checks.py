@@ -124,6 +124,9 @@ def check_references(config: SweepConfig) -> list[Problem]:
 
 def check_searched_teachers(config: SweepConfig) -> list[Problem]:
     """Check that the teachers the space asks for are there."""
+    names = [teacher.name for teacher in config.teachers]
+    if len(set(names)) < len(names):
+        return []  # reported with the teachers
     try:
         config.search_space()
     except SpaceError as error:
@@ -157,8 +160,15 @@ def check_space_values(config: SweepConfig) -> list[Problem]:
         if key in _searchable() and key not in TEACHER_KEYS
     }
     corners = Space.parse(searched).corners()
-    found = (problem for corner in corners for problem in _corner_problems(config, corner))
-    return list(dict.fromkeys(found))
+    own = {(p.where.strip("."), p.what) for p in student_problems(config.student, config, "")}
+    return list(
+        dict.fromkeys(
+            Problem(place, problem.what, problem.cure)
+            for corner in corners
+            for location, problem in _corner_problems(config, corner)
+            if (place := _place(corner, location)) and (key_path(location), problem.what) not in own
+        )
+    )
 
 
 def _searchable() -> list[str]:
@@ -196,15 +206,17 @@ def _preparation_problems(student: StudentConfig) -> list[Problem]:
     return problems
 
 
-def _corner_problems(config: SweepConfig, corner: Corner) -> list[Problem]:
-    """Return the problems of one point, each at the place in the space that it comes from."""
+def _corner_problems(config: SweepConfig, corner: Corner) -> list[tuple[Location, Problem]]:
+    """Return what is wrong with the student of one point, by the student's key."""
     base = config.student.model_dump(mode="json")
     values = apply_point(base, corner.value)
     found: list[tuple[Location, Problem]] = []
     try:
         student = StudentConfig.model_validate(values)
     except ValidationError as error:
-        found = problems_of(error.errors(), StudentConfig)
+        for location, problem in problems_of(error.errors(), StudentConfig):
+            cure = problem.cure or _list_cure(config, location)
+            found.append((location, Problem(problem.where, problem.what, cure)))
         sound = {str(location[0]): base[str(location[0])] for location, _ in found}
         student = StudentConfig.model_validate(values | sound)
     replaced = {location[0] for location, _ in found}
@@ -212,11 +224,7 @@ def _corner_problems(config: SweepConfig, corner: Corner) -> list[Problem]:
         where = tuple(problem.where.strip(".").split("."))
         if where[0] not in replaced:
             found.append((where, problem))
-    return [
-        Problem(place, problem.what, problem.cure or _list_cure(config, location))
-        for location, problem in found
-        if (place := _place(corner, location))
-    ]
+    return found
 
 
 def _place(corner: Corner, location: Location) -> str | None:

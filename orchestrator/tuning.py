@@ -188,7 +188,11 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
     ) -> None:
         """Pass the end on; errors come with their text through the callback."""
         number = self._numbers.pop(trial_id)
-        if not error and not (self._stop and not (result or {}).get("done")):
+        report = result or {}
+        # Tune sets "done" on whatever it stops, so only the trial's own words count. One that was
+        # stopped because the sweep stops has no outcome: the next driver continues it.
+        own_end = report.get("finished") or report.get("status") == "failed"
+        if not error and (own_end or not self._stop):
             self._driver.ended(number, result, None)
 
     def save(self, checkpoint_path: str) -> None:

@@ -56,8 +56,10 @@ def key_path(location: Iterable[str | int]) -> str:
 
 def did_you_mean(given: Any, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the closest of ``known``, or the list of them."""
-    names = list(known)
-    close = difflib.get_close_matches(str(given), names, n=1)
+    names = list(dict.fromkeys(known))
+    text = str(given)
+    close = difflib.get_close_matches(text, names, n=1)
+    close += [name for name in names if len(text) > 2 and name.startswith(text)]
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
 
 

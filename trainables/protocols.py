@@ -3,7 +3,7 @@
 Letters in shapes: ``B`` examples of a batch, ``C`` classes, ``K`` teachers, ``D`` features.
 
 A component subclasses its contract to inherit the defaults and the hooks that do nothing. A user's
-own class may also stand alone and define only what differs: everything else is read through
+own loss may also stand alone and define only ``__call__``: its attributes are read through
 :func:`trait`, which knows the defaults. The trainer asks for attributes, never for names.
 
 They are plain classes and not ``typing.Protocol``: a protocol replaces the ``__init__`` of its

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACCENT, SECOND, THIRD, MUTED = "theme:accent", "theme:second", "theme:third", "theme:muted"
-GOOD, BAD, INK = "theme:good", "theme:bad", "theme:ink"
+GOOD, BAD, INK, CARD = "theme:good", "theme:bad", "theme:ink", "theme:card"
 SEQUENTIAL, DIVERGING = "theme:sequential", "theme:diverging"
 
 

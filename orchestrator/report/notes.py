@@ -134,20 +134,28 @@ def _about_search(report: Report) -> Iterator[str]:
         yield f"{running} of {len(rows)} student trials have not finished: start the sweep again."
     if pruned:
         yield (
-            f"{pruned} of {len(rows)} student trials were stopped early; means per method are of "
-            "the others and therefore flatter each method."
+            f"{pruned} of {len(rows)} student trials stopped early; means per method are of the "
+            "others and therefore flatter each method."
         )
+    yield from _about_shrinkage(report)
+
+
+def _about_shrinkage(report: Report) -> Iterator[str]:
+    """Compare what the chosen configuration scored in the search and over its own seeds."""
     name, direction = report.objective
     chosen = next((row for row in report.confirm if row.chosen), None)
-    if report.best is None or chosen is None or direction != "max" or name not in chosen.metrics:
+    if chosen is None or direction != "max" or name not in chosen.metrics:
         return
-    drop = report.best.metrics[name] - chosen.metrics[name].mean
-    if drop > _SHRINKAGE and naming.decision_metric(name) == name.removeprefix("val_"):
-        yield (
-            f"The best search score ({percent(report.best.metrics[name])}) was partly luck: "
-            f"over fresh seeds the candidate has {percent(chosen.metrics[name].mean)} "
-            f"{naming.describe_metric(name)}."
-        )
+    if naming.decision_metric(name) != name.removeprefix("val_"):
+        return
+    searched = [row for row in report.students if row.rank and row.params == chosen.params]
+    for row in searched[:1]:
+        before, after = row.metrics[name], chosen.metrics[name].mean
+        if before - after > _SHRINKAGE:
+            yield (
+                f"The candidate's search score was partly luck: {percent(before)} "
+                f"{naming.describe_metric(name)} there, {percent(after)} over fresh seeds."
+            )
 
 
 def _final_score(report: Report) -> tuple[str, float] | None:

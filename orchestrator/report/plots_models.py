@@ -12,6 +12,7 @@ from orchestrator.report.document import Report
 from orchestrator.report.figure import (
     ACCENT,
     BAD,
+    CARD,
     DIVERGING,
     GOOD,
     INK,
@@ -206,6 +207,7 @@ def _time(report: Report) -> Figure:
                 "y": [name for name, _ in rows],
                 "text": [naming.duration(seconds) for _, seconds in rows],
                 "textposition": "auto",
+                "insidetextfont": {"color": CARD},
                 "marker": {
                     "color": [MUTED if name.startswith("saved") else ACCENT for name, _ in rows]
                 },

@@ -17,7 +17,8 @@ import filelock
 
 from orchestrator.tracking.events import encode
 from orchestrator.tracking.outbox import Cursor, Entry, Outbox, Position
-from orchestrator.tracking.runs import RunUpdate, Translator, grouped, merge
+from orchestrator.tracking.runs import RunUpdate, grouped, merge
+from orchestrator.tracking.translator import Translator
 
 CHUNK = 500
 

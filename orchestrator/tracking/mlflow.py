@@ -6,6 +6,7 @@ on the first connection, in the shipper's thread: it takes seconds, and most ver
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
@@ -29,7 +30,7 @@ from orchestrator.tracking.address import (
 )
 from orchestrator.tracking.delivery import Delivery, Gone, Rejected, Unavailable
 from orchestrator.tracking.outbox import Cursor, Outbox
-from orchestrator.tracking.runs import RunKey, RunUpdate
+from orchestrator.tracking.runs import MAX_KEY, RunKey, RunUpdate, batches
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 DEFAULT_EXPERIMENT = "orchestrator"
 SEARCH_PAGE = 1000
-MAX_METRICS = 1000
-MAX_PARAMS = 100
 
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
@@ -201,7 +200,7 @@ class MlflowRuns:
             self._experiment_id,
             start_time=update.start_ms,
             tags=self._tags(update),
-            run_name=update.name[:250],
+            run_name=update.name[:MAX_KEY],
         )
         self._uncertain = False
         known = self._known[update.run] = _Known(run.info.run_id, True, {})
@@ -220,26 +219,15 @@ class MlflowRuns:
         tags = self._tags(update) if with_tags else {}
         params, changed = self._new_params(known, update.params)
         tags |= changed
-        metrics = [Metric(p.name, p.value, p.time_ms, p.step) for p in update.metrics]
-        new = [Param(name, value) for name, value in params.items()]
-        labels = [RunTag(name, value) for name, value in tags.items()]
-        for start in range(0, max(len(new), len(labels), 1), MAX_PARAMS):
-            # 1000 is also the limit of all three together.
-            first = metrics[: MAX_METRICS - 2 * MAX_PARAMS]
-            metrics = metrics[len(first) :]
-            self._log_batch(
-                known, first, new[start : start + MAX_PARAMS], labels[start : start + MAX_PARAMS]
+        for points, some_params, some_tags in batches(update.metrics, params, tags):
+            self._client.log_batch(
+                known.run_id,
+                [Metric(point.name, point.value, point.time_ms, point.step) for point in points],
+                [Param(name, value) for name, value in some_params.items()],
+                [RunTag(name, value) for name, value in some_tags.items()],
             )
-        for start in range(0, len(metrics), MAX_METRICS):
-            self._log_batch(known, metrics[start : start + MAX_METRICS], [], [])
         if known.params is not None:
             known.params.update(params)
-
-    def _log_batch(
-        self, known: _Known, metrics: list[Any], params: list[Any], tags: list[Any]
-    ) -> None:
-        if metrics or params or tags:
-            self._client.log_batch(known.run_id, metrics=metrics, params=params, tags=tags)
 
     def _new_params(
         self, known: _Known, params: Mapping[str, str]
@@ -255,7 +243,7 @@ class MlflowRuns:
         there = known.params
         new = {name: value for name, value in params.items() if name not in there}
         changed = {
-            f"changed.{name}"[:250]: value
+            f"changed.{name}"[:MAX_KEY]: value
             for name, value in params.items()
             if name in there and there[name] != value
         }
@@ -334,8 +322,6 @@ def _status(error: Any) -> int:
 
 def _dataset(facts: Mapping[str, Any]) -> Any:
     """Return the dataset input made from ``SweepStarted.data``."""
-    import json
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(

@@ -115,7 +115,11 @@ def test_outputs_and_confirm_inherit_their_resources() -> None:
         ({"data.dev": True}, "data.dev", "a share, a number of rows or a file"),
         ({"data.source": "cvs"}, "data.source", "did you mean 'csv'"),
         ({"data.source": "pypi:x"}, "data.source", "pypi:NAME==VERSION"),
-        ({"data.transfer": "rest"}, "data.transfer", "labelled is not set"),
+        (
+            {"data.transfer": "rest", "student.transfer": False},
+            "data.transfer",
+            "labelled is not set",
+        ),
         ({"data.superclass": 3}, "data.superclass", "a column or a mapping"),
         ({"data.sha256": "abc"}, "data.sha256", "sha256"),
         ({"seed": "1"}, "seed", "must be a whole number, got '1'; write it without quotes"),

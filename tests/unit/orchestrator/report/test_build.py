@@ -32,10 +32,10 @@ def test_finished_sweep(finished: Sweep) -> None:
     assert plain.interval.estimate == pytest.approx(0.10, abs=0.01)
     assert (plain.control, other.control) == ("control:plain", "control:best_teacher")
     assert report.notes == (
-        "1 of 7 student trials stopped early; means per method are of the others and "
-        "therefore flatter each method.",
-        "The best search score (90.0) was partly luck: over fresh seeds the candidate has 89.0 "
-        "dev macro F1.",
+        "1 of 7 student trials stopped early; means per method are of the others and therefore "
+        "flatter each method.",
+        "The candidate's search score was partly luck: 90.0 dev macro F1 there, 89.0 over fresh "
+        "seeds.",
     )
 
 

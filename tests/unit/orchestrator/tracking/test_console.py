@@ -21,7 +21,7 @@ from orchestrator.tracking.lines import duration, reason
 from orchestrator.tracking.view import clock_time
 
 S = Stage.STUDENTS
-TRACEBACK = "Traceback (most recent call last):\n  File 'x'\nNonFiniteLoss: became NaN at epoch 2"
+TRACEBACK = "Traceback (most recent call last):\n  File 'x'\nNonFiniteLoss: NaN at epoch 2"
 
 
 class Shipping:
@@ -92,7 +92,7 @@ def test_lines_are_one_per_event_with_label_value_best_and_eta() -> None:
         "[students 12/60] pruned kd T=9: val_f1_macro 0.500 (best 0.712) 8.2 s, ETA 3 min"
     ]
     assert stage.play(*finish("7", TrialState.FAILED, 0.5, error=TRACEBACK)) == [
-        "[students 13/60] failed kd T=7 after 8.2 s: NonFiniteLoss: became NaN at epoch 2, ETA 3 min"
+        "[students 13/60] failed kd T=7 after 8.2 s: NonFiniteLoss: NaN at epoch 2, ETA 3 min"
     ]
     assert stage.play(*finish("8", TrialState.DUPLICATE, 0.5)) == []
     assert stage.play(StageFinished(S), SweepFinished(TrialState.LOST)) == [
@@ -213,7 +213,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_clock_times_and_reasons() -> None:
     assert [clock_time(s) for s in (0, 247.9, 3847)] == ["0:00", "4:07", "1:04:07"]
-    assert reason(TRACEBACK) == "NonFiniteLoss: became NaN at epoch 2"
+    assert reason(TRACEBACK) == "NonFiniteLoss: NaN at epoch 2"
     assert reason("oom\nTraceback: long story") == "oom"
     assert reason(None) == reason(" \n") == "unknown reason"
     assert len(reason("x" * 500)) == 160

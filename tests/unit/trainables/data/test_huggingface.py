@@ -1,6 +1,6 @@
 import sys
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,7 +12,7 @@ COMMIT = "0123456789" * 4
 
 class FakeDataset(dict[str, list[Any]]):
     column_names = ("text", "label")
-    features = {"label": SimpleNamespace(names=["zebra", "ant"])}
+    features: ClassVar = {"label": SimpleNamespace(names=["zebra", "ant"])}
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ def test_whole_cells_in_quotes_lose_them(tmp_path: Path) -> None:
 
 
 def test_quoted_tabs_and_newlines(tmp_path: Path) -> None:
-    assert read(tmp_path, 'text\tlabel\n"a\tb\nc"\tx\n') == [("a\tb\nc", "x")]
+    assert read(tmp_path, 'text\tlabel\n"a\tb"\tx\n') == [("a\tb", "x")]
+    assert read(tmp_path, 'text\tlabel\n"a\nb"\tx\n') == [("a\nb", "x")]
 
 
 def test_line_separators_inside_a_text_do_not_break_it(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from orchestrator.tracking.runs import (
     Point,
     RunKey,
     RunUpdate,
-    Translator,
+    batches,
     flatten,
     grouped,
     merge,
 )
+from orchestrator.tracking.translator import Translator
 
 S = Stage.STUDENTS
 
@@ -155,3 +156,17 @@ def test_flatten() -> None:
         "e": "{}",
     }
     assert len(flatten({"a": "x" * 9000})["a"]) == MAX_PARAM
+
+
+def test_batches_hold_at_most_a_thousand_items_and_a_hundred_params_or_tags() -> None:
+    points = [Point("m", 0.0, 1, step) for step in range(2500)]
+    params = {f"p{n}": "x" for n in range(250)}
+    tags = {f"t{n}": "x" for n in range(120)}
+    cut = list(batches(points, params, tags))
+    assert [tuple(map(len, batch)) for batch in cut] == [
+        (800, 100, 100),
+        (880, 100, 20),
+        (820, 50, 0),
+    ]
+    assert [point for batch in cut for point in batch[0]] == points
+    assert list(batches([], {}, {})) == []
