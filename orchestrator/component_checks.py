@@ -97,13 +97,29 @@ def _made(kind: str, spec: Mapping[str, Any]) -> Any:
 def _value_problems(kind: str, name: str, params: Mapping[str, Any], where: str) -> list[Problem]:
     """Make the component once: it checks its own values."""
     if kind == "models":
-        if needs_checkpoint({"name": name}):
-            return []  # would read the checkpoint, which is the preflight's to do
-        accepted = {parameter.name for parameter in catalog.parameters(kind, name)}
-        smallest = {"n_classes": 2, "vocab_size": 8}
-        params = {**{k: v for k, v in smallest.items() if k in accepted}, **params}
+        return _model_problems(name, params, where)
     try:
         catalog.build(kind, name, **params)
     except ComponentError as error:
         return [Problem(where, str(error))]
+    return []
+
+
+def _model_problems(name: str, params: Mapping[str, Any], where: str) -> list[Problem]:
+    """Make a model of no memory; one with a checkpoint is left to the preflight."""
+    import torch
+
+    if needs_checkpoint({"name": name}):
+        return []
+    accepted = {parameter.name for parameter in catalog.parameters("models", name)}
+    supplied = {"n_classes": 2, "vocab_size": 8}
+    try:
+        with torch.device("meta"):
+            catalog.build(
+                "models", name, **{k: v for k, v in supplied.items() if k in accepted}, **params
+            )
+    except ComponentError as error:
+        return [Problem(where, str(error).partition("\n")[0])]
+    except RuntimeError:
+        return []  # needs real numbers to be made, so nothing can be said here
     return []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
 from orchestrator.home import Home
 from orchestrator.schema import SweepConfig
+from orchestrator.tracking.address import ENVIRONMENT
 from orchestrator.tracking.delivery import Delivery
 from orchestrator.tracking.mlflow import delivery
 from orchestrator.tracking.outbox import Outbox
@@ -43,6 +45,8 @@ def open_ui(home: Home, name: str | None, port: int, tell: Callable[[str], None]
         return 0
     tell(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)")
     try:
-        return subprocess.run(ui_command(home.path, uri, port=port), check=False).returncode
+        command = ui_command(home.path, uri, port=port)
+        environment = {**os.environ, **ENVIRONMENT}  # telemetry off
+        return subprocess.run(command, env=environment, check=False).returncode
     except KeyboardInterrupt:
         return 0

@@ -48,23 +48,26 @@ def teachers_at(config: SweepConfig, point: Mapping[str, Any]) -> list[str]:
 
 def default_point(config: SweepConfig) -> dict[str, Any]:
     """Return the point a search tries first: the student's own values where the space has them."""
-    return config.search_space().default_point(_preferred(config))
+    return config.search_space().default_point(preferred(config))
 
 
 def grid_points(config: SweepConfig) -> list[dict[str, Any]]:
     """Return every combination of the space's grids, the rest as in `default_point`."""
-    return config.search_space().grid_points(_preferred(config))
+    return config.search_space().grid_points(preferred(config))
 
 
-def _preferred(config: SweepConfig) -> dict[str, Any]:
-    """Map paths of ranges to the value of the student, or of the component's own default."""
+def preferred(config: SweepConfig) -> dict[str, Any]:
+    """Map paths of ranges to the student's own value, or else the component's default.
+
+    This is what `Space.default_point` and `Space.grid_points` take to start from.
+    """
     student = config.student.model_dump(mode="json")
-    preferred = {}
+    result = {}
     for leaf in config.search_space().leaves():
         value = _own_value(student, leaf)
         if value is not None:
-            preferred[leaf.path] = value
-    return preferred
+            result[leaf.path] = value
+    return result
 
 
 def _own_value(student: Mapping[str, Any], leaf: Leaf) -> Any:

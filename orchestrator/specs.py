@@ -92,12 +92,9 @@ def outputs_proposal(
 
 
 def needs_features(config: SweepConfig) -> bool:
-    """Tell whether any hint or weighting of the config compares features, searched or fixed."""
+    """Tell whether any hint of the config compares features, fixed or searched."""
     hints = component_names(config, "hint")
-    weightings = component_names(config, "weighting")
-    return any(catalog.load("hints", name).level == "features" for name in hints) or any(
-        getattr(catalog.load("weightings", name), "needs_features", False) for name in weightings
-    )
+    return any(catalog.load("hints", name).level == "features" for name in hints)
 
 
 def component_names(config: SweepConfig, kind: str) -> set[str]:

@@ -271,8 +271,8 @@ class StageRun:
     def _is_done(self, proposal: Proposal) -> bool:
         """Tell whether a listed trial needs nothing more; the store knows about artifacts."""
         state = self._ledger.state_of(proposal.key)
-        if state is TrialState.COMPLETE:
-            return self._store.exists(proposal.task, proposal.key)
+        if state is TrialState.COMPLETE or self._search is None:
+            return self._store.exists(proposal.task, proposal.key) or state is TrialState.FAILED
         return state is not None and state.is_result()
 
 

@@ -177,6 +177,8 @@ def _grid(parser: Parser, value: Any, where: str, component: bool, log: bool) ->
 
 
 def _fixed(parser: Parser, value: Any, where: str, component: bool, log: bool) -> Node:
+    if component and not isinstance(value, Mapping):
+        return parser.node(value, where, component=True)
     return parser._fixed(value, where)
 
 

@@ -8,7 +8,7 @@ A *point* is the nested mapping that overrides the student's base values::
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,21 +56,33 @@ class Space:
         """The top-level keys, in the order written."""
         return tuple(name for name, _ in self.root.fields)
 
-    def with_teachers(self, names: Sequence[str]) -> Space:
+    def with_teachers(self, names: Sequence[str], excluded: Collection[str] = ()) -> Space:
         """Return the space for these teachers: ``n_teachers`` becomes a choice of subsets.
 
         Every point of the result has the key ``teachers``; all of them if nothing was said.
 
+        Args:
+            names: All teachers of the config, in its order.
+            excluded: Those of them that turned out to be unusable: numbers and lists shrink to
+                what is left.
+
         Raises:
-            SpaceError: A teacher is unknown, or more are asked for than there are.
+            SpaceError: A teacher is unknown, more are asked for than there are, or none is left.
         """
         fields = dict(self.root.fields)
-        if N_TEACHERS in fields:
-            fields[TEACHERS] = _subsets(fields.pop(N_TEACHERS), tuple(names))
-        fields.setdefault(TEACHERS, Fixed(list(names)))
-        problems = _check_teachers(fields[TEACHERS], names)
-        if problems:
-            raise SpaceError(problems)
+        left = tuple(name for name in names if name not in excluded)
+        if TEACHERS in fields:
+            problems = _check_teachers(fields[TEACHERS], names)
+            if problems:
+                raise SpaceError(problems)
+            fields[TEACHERS] = _without(fields[TEACHERS], excluded)
+        elif N_TEACHERS in fields:
+            sizes = _sizes(fields.pop(N_TEACHERS)) or []
+            if excluded:
+                sizes = [size for size in sizes if size <= len(left)] or [len(left)]
+            fields[TEACHERS] = _subsets(left, sizes)
+        else:
+            fields[TEACHERS] = Fixed(list(left))
         return Space(Group(tuple(fields.items())))
 
     def sample(self, suggest: Suggest) -> dict[str, Any]:
@@ -163,12 +175,26 @@ def _check_sizes(node: Node) -> list[SpaceProblem]:
     return [SpaceProblem(N_TEACHERS, "must be whole numbers from 1 up", cure)]
 
 
-def _subsets(node: Node, names: tuple[str, ...]) -> Subsets:
+def _subsets(names: tuple[str, ...], sizes: Sequence[int]) -> Subsets:
     try:
-        return Subsets(names, tuple(_sizes(node) or ()))
+        return Subsets(names, tuple(sizes))
     except ValueError as error:
         cure = f"use at most {len(names)}, or add teachers"
         raise SpaceError([SpaceProblem(N_TEACHERS, str(error), cure)]) from error
+
+
+def _without(node: Node, excluded: Collection[str]) -> Node:
+    """Take teachers out of a list, or of every list of a choice."""
+    lists = node.options if isinstance(node, Choice) else (node,)
+    kept: list[Node] = []
+    for option in lists:
+        names = [name for name in option.default("", {}) if name not in excluded]
+        if names and Fixed(names) not in kept:
+            kept.append(Fixed(names))
+    if not kept:
+        cure = "list one that is not excluded"
+        raise SpaceError([SpaceProblem(TEACHERS, "holds only excluded teachers", cure)])
+    return type(node)(tuple(kept)) if isinstance(node, Choice) else kept[0]
 
 
 def _check_teachers(node: Node, names: Sequence[str]) -> list[SpaceProblem]:

@@ -3,26 +3,31 @@
 A checkpoint is private to one trial key and disappears when the trial's artifact exists. It is
 not fsynced: it must survive the death of a process, and after a power cut a bad one is
 recognised by its checksum and the epoch is trained again.
+
+It is written after every epoch, and an epoch of a small student takes a second: so the tensors go
+straight to the file, without pickling and without a second copy, under a cheap checksum.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
+import json
 import shutil
+import uuid
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from trainables.store import atomic_write
-
-_DIGEST_BYTES = 32
+from trainables.store import disk_errors
 
 
 class Checkpoint:
-    """The newest state of one trial, in ``<root>/checkpoints/<key>/state.pt``.
+    """The newest state of one trial, in ``<root>/checkpoints/<key>/state.safetensors``.
 
     Args:
         root: Root folder of the content store.
@@ -30,36 +35,88 @@ class Checkpoint:
     """
 
     def __init__(self, root: Path, key: str) -> None:
+        self.root = root
         self.folder = root / "checkpoints" / key[:2] / key
 
     @property
     def path(self) -> Path:
         """Where the state is."""
-        return self.folder / "state.pt"
+        return self.folder / "state.safetensors"
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint by ``state``: tensors and plain values only."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        payload = buffer.getvalue()
-        atomic_write(self.path, hashlib.sha256(payload).digest() + payload, durable=False)
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint by ``state``: tensors and JSON values, nested as they may be.
+
+        Raises:
+            StoreError: The disk is full, read-only or not writable.
+        """
+        tensors: dict[str, Tensor] = {}
+        tree = json.dumps(_pack(state, tensors, set()))
+        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
+        facts = {"tree": tree, "crc32": str(_checksum(tree, tensors))}
+        try:
+            with disk_errors("a checkpoint", self.root):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                save_file(tensors, temporary, metadata=facts)
+                temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest state, or None if there is none that is whole."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return None
-        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(payload).digest() != digest:
+        """Return the newest state, on the CPU, or None if there is none that is whole."""
+        if not self.path.is_file():
             return None
         try:
-            # weights_only: a checkpoint on a shared disk must not be able to run code.
-            state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError):
+            with safe_open(self.path, framework="pt") as stored:
+                facts = stored.metadata()
+                tensors = {name: stored.get_tensor(name) for name in _numbered(stored.keys())}
+            if _checksum(facts["tree"], tensors) != int(facts["crc32"]):
+                return None
+        except (SafetensorError, KeyError, TypeError, ValueError):
             return None
+        state: dict[str, Any] = _unpack(json.loads(facts["tree"]), tensors)
         return state
 
     def clear(self) -> None:
         """Remove the checkpoint."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], storages: set[int]) -> Any:
+    """Return ``value`` as JSON, with its tensors moved to ``tensors`` and referred to by name."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()  # the format knows no tensors that share memory
+        storages.add(tensor.untyped_storage().data_ptr())
+        name = str(len(tensors))
+        tensors[name] = tensor
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        # Pairs, because an optimizer numbers its parameters and JSON has no numbers as keys.
+        return {"dict": [[key, _pack(item, tensors, storages)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_pack(item, tensors, storages) for item in value]}
+    return value
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "list" in value:
+        return [_unpack(item, tensors) for item in value["list"]]
+    return {key: _unpack(item, tensors) for key, item in value["dict"]}
+
+
+def _checksum(tree: str, tensors: Mapping[str, Tensor]) -> int:
+    """Return a CRC-32: it finds what a power cut leaves behind at a third of SHA-256's cost."""
+    checksum = zlib.crc32(tree.encode("utf-8"))
+    for tensor in tensors.values():
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+    return checksum
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Return the names in the order in which they were given: the file sorts them its own way."""
+    return sorted(names, key=int)

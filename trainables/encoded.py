@@ -103,9 +103,9 @@ def concatenate(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(
         tokens=torch.cat([part.tokens for part in parts]),
         starts=torch.cat([p.starts + int(shift) for p, shift in zip(parts, shifts, strict=True)]),
-        counts=torch.cat([part.counts for part in parts]),
-        ids=np.concatenate([part.ids for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
+        lengths=torch.cat([part.lengths for part in parts]),
+        ids=torch.cat([part.ids for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
         pad_id=parts[0].pad_id,
     )
 

@@ -17,10 +17,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from trainables.errors import ArtifactCorrupt, ArtifactMissing, StoreError
 
@@ -29,7 +31,10 @@ MANIFEST = "manifest.json"
 ASIDE = "set-aside"
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+}
 
 
 def content_key(payload: Any) -> str:
@@ -73,6 +78,38 @@ def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(what: str, root: Path) -> Iterator[None]:
+    """Turn the errors of a full, read-only or forbidden disk into a StoreError.
+
+    Args:
+        what: What is being written, for the message.
+        root: Root folder of the store.
+
+    Raises:
+        StoreError: The disk is full, read-only or not writable.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = _errno(error)
+        if code not in _DISK_ERRORS:
+            raise
+        raise StoreError(
+            f"cannot write {what} to the store {root}: {os.strerror(code)}; "
+            "free space or point --home elsewhere, then start the same command again"
+        ) from error
+
+
+def _errno(error: OSError | SafetensorError) -> int:
+    """Return the number of a disk error, 0 if it is none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    # safetensors writes from Rust; the number is only in the text.
+    code = re.search(r"code: (\d+)", str(error))
+    return int(code[1]) if code else 0
 
 
 @dataclass(frozen=True)
@@ -168,17 +205,11 @@ class Store:
         folder = self.path(kind, key)
         temporary = self.root / "tmp" / f"{kind}-{key[:12]}-{uuid.uuid4().hex}"
         try:
-            temporary.mkdir(parents=True)
-            draft = Draft(temporary)
-            yield draft
-            self._publish(kind, key, draft, folder)
-        except OSError as error:
-            if error.errno in _DISK_ERRORS:
-                raise StoreError(
-                    f"cannot write {kind} to the store {self.root}: {error.strerror}; "
-                    "free space or point --home elsewhere, then start the same command again"
-                ) from error
-            raise
+            with disk_errors(kind, self.root):
+                temporary.mkdir(parents=True)
+                draft = Draft(temporary)
+                yield draft
+                self._publish(kind, key, draft, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -192,8 +223,8 @@ class Store:
     def _publish(self, kind: str, key: str, draft: Draft, folder: Path) -> None:
         files = {}
         for path in sorted(draft.path.rglob("*")):
+            _fsync(path)
             if path.is_file():
-                _fsync(path)
                 files[path.relative_to(draft.path).as_posix()] = {
                     "bytes": path.stat().st_size,
                     "sha256": file_digest(path),
@@ -209,6 +240,7 @@ class Store:
         text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
         (draft.path / MANIFEST).write_text(text, encoding="utf-8")
         _fsync(draft.path / MANIFEST)
+        _fsync(draft.path)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not (folder / MANIFEST).is_file():
             self._set_aside(folder)
@@ -220,10 +252,11 @@ class Store:
         _fsync(folder.parent)
 
     def _verify(self, kind: str, key: str, folder: Path) -> Artifact:
-        problem = None
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
             problem = _mismatch(manifest, kind, key, folder)
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"{kind} {key[:12]} was removed from {self.root}") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             problem = f"its manifest is unreadable ({error})"
         if problem is not None:
@@ -236,8 +269,11 @@ class Store:
 
     def _set_aside(self, folder: Path) -> None:
         target = self.root / ASIDE / f"{folder.parent.parent.name}-{folder.name}-{time.time_ns()}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(target)
+        with disk_errors(f"what is damaged to {ASIDE}/", self.root):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Another process may have set it aside in the meantime.
+            with suppress(FileNotFoundError):
+                folder.rename(target)
 
 
 def _mismatch(manifest: dict[str, Any], kind: str, key: str, folder: Path) -> str | None:

@@ -248,7 +248,7 @@ class _Training:
         with torch.no_grad():
             logits = self._forward(index).logits.float()
         self.model.train()
-        self.objective.weighting.feedback(
+        self.objective.feedback(
             logits,
             self.guidance.logits(index).to(self.device),
             self.rows.labels[index].to(self.device),

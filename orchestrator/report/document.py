@@ -54,6 +54,11 @@ class Report:
         return tuple(self.data.get("classes", ()))
 
     @property
+    def chosen(self) -> ConfirmRow | None:
+        """The confirmed candidate that the verdict is about: the one to ship."""
+        return next((row for row in self.confirm if row.chosen), None)
+
+    @property
     def distillation_ratio(self) -> float | None:
         """The share of the teacher's advantage that the student kept."""
         return self.distillation.ratio
@@ -81,6 +86,7 @@ class Report:
             "students": self.students,
             "best": self.best,
             "confirm": self.confirm,
+            "chosen": self.chosen,
             "distillation_ratio": self.distillation_ratio,
             "distillation": self.distillation,
             "verdict": self.verdict,

@@ -13,6 +13,7 @@ from orchestrator.report.document import Report
 from orchestrator.report.figure import Figure
 from orchestrator.report.importance import importance
 from orchestrator.report.naming import count, duration, percent, size
+from orchestrator.report.parts import Verdict
 from orchestrator.report.phrases import next_commands, ratio_sentence, score, score_spread
 from orchestrator.report.plots_models import model_figures
 from orchestrator.report.plots_search import search_figures
@@ -27,6 +28,10 @@ _POLICY = (
     "img-src data: blob:"
 )
 
+# What decides first, what explains it after; slices follow in their own section.
+_FIRST = ("pareto", "intervals", "progress", "classes", "importance", "subsets", "hypervolume")
+_ORDER = {name: place for place, name in enumerate(_FIRST)}
+
 
 def to_html(report: Report, frozen: Sequence[FrozenTrial] | None = None) -> str:
     """Return the whole page.
@@ -39,6 +44,7 @@ def to_html(report: Report, frozen: Sequence[FrozenTrial] | None = None) -> str:
     from plotly.offline import get_plotlyjs
 
     figures = search_figures(report, importance(report, frozen)) + model_figures(report)
+    figures.sort(key=lambda figure: _ORDER.get(figure.name, len(_ORDER)))
     body = "\n".join(
         [
             _header(report),
@@ -74,22 +80,27 @@ def _figures_json(figures: Sequence[Figure]) -> str:
 
 
 def _header(report: Report) -> str:
-    kind = report.verdict.lower().replace(" ", "-")
     sentences = [item.sentence.partition(": ")[2] for item in report.comparisons]
     also = [
-        f'<p class="also">{escape(item.verdict)}: {escape(sentence)}</p>'
+        f'<p class="also"><b class="{_kind(item.verdict)}">{item.verdict}</b> '
+        f"{escape(sentence)}</p>"
         for item, sentence in zip(report.comparisons[1:], sentences[1:], strict=True)
     ]
     return "\n".join(
         [
             f"<header><h1>{escape(report.sweep)}</h1>",
-            f'<span class="badge {kind}">{escape(report.verdict)}</span>',
+            f'<span class="badge {_kind(report.verdict)}">{escape(report.verdict)}</span>',
             f'<p class="lead">{escape(sentences[0])}</p>',
             *also,
             f'<p class="also">{escape(ratio_sentence(report))}</p></header>',
             f'<div class="tiles">{"".join(_tiles(report))}</div>',
         ]
     )
+
+
+def _kind(verdict: Verdict) -> str:
+    """Return the verdict as a CSS class."""
+    return verdict.lower().replace(" ", "-")
 
 
 def _tiles(report: Report) -> list[str]:
@@ -101,8 +112,9 @@ def _tiles(report: Report) -> list[str]:
         (percent(found.plain), "the same without a teacher"),
         (percent(found.teacher), f"best teacher {found.teacher_name or ''}"),
     ]
-    if report.best is not None and "parameters" in report.best.metrics:
-        tiles.append((count(report.best.metrics["parameters"]), _smaller(report)))
+    parameters = _parameters(report)
+    if parameters is not None:
+        tiles.append((count(parameters), _smaller(report, parameters)))
     tiles.append((duration(sum(report.cost.stages.values())), "in all trials"))
     return [
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
@@ -110,11 +122,19 @@ def _tiles(report: Report) -> list[str]:
     ]
 
 
-def _smaller(report: Report) -> str:
-    best = next((t for t in report.teachers if t.name == report.distillation.teacher_name), None)
-    if report.best is None or best is None or "parameters" not in best.metrics:
+def _parameters(report: Report) -> float | None:
+    """Return the size of the confirmed candidate, else of the best trial."""
+    if report.chosen is not None and "parameters" in report.chosen.metrics:
+        return report.chosen.metrics["parameters"].mean
+    return report.best.metrics.get("parameters") if report.best else None
+
+
+def _smaller(report: Report, parameters: float) -> str:
+    name = report.distillation.teacher_name
+    teacher = next((row for row in report.teachers if row.name == name), None)
+    if teacher is None or "parameters" not in teacher.metrics:
         return "parameters"
-    return f"parameters, {best.metrics['parameters'] / report.best.metrics['parameters']:.0f}x less"
+    return f"parameters, {teacher.metrics['parameters'] / parameters:.0f}x fewer than the teacher"
 
 
 def _notes(report: Report) -> str:
@@ -155,6 +175,10 @@ def _tables(report: Report) -> str:
         )
         for row in report.teachers
     ]
+    if report.floor:
+        floor = [report.floor.get(dev, report.floor.get(dev.removeprefix("val_")))]
+        floor.append(report.floor.get(test))
+        teachers.append((["TF-IDF floor", *map(percent, floor), "", "", ""], False))
     confirmed = [
         (
             [

@@ -35,7 +35,7 @@ def collect(report: Report, missing: Sequence[str]) -> list[str]:
 
 
 def _about_evidence(report: Report, missing: Sequence[str]) -> Iterator[str]:
-    chosen = next((row for row in report.confirm if row.chosen), None)
+    chosen = report.chosen
     if chosen is None:
         yield (
             "No candidate has been confirmed: the numbers are single runs on dev, the split that "
@@ -143,7 +143,7 @@ def _about_search(report: Report) -> Iterator[str]:
 def _about_shrinkage(report: Report) -> Iterator[str]:
     """Compare what the chosen configuration scored in the search and over its own seeds."""
     name, direction = report.objective
-    chosen = next((row for row in report.confirm if row.chosen), None)
+    chosen = report.chosen
     if chosen is None or direction != "max" or name not in chosen.metrics:
         return
     if naming.decision_metric(name) != name.removeprefix("val_"):

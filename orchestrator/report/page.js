@@ -10,8 +10,9 @@
     const names = ["ink", "muted", "line", "card", "accent", "second", "third", "thirdsoft",
       "good", "bad", "text2"];
     const found = Object.fromEntries(names.map((name) => [name, colour(name)]));
-    found.sequential = [[0, colour("accentsoft")], [1, colour("accent")]];
-    found.diverging = [[0, found.second], [0.5, found.card], [1, found.accent]];
+    found.sequential = [[0, colour("accentsoft")], [1, colour("accentdeep")]];
+    found.diverging = [[0, colour("seconddeep")], [0.5, found.card],
+      [1, colour("accentdeep")]];
     return found;
   }
 
@@ -68,6 +69,11 @@
   }
 
   draw();
+  // Plotly follows the window only; a card can also change its width without it.
+  const follow = new ResizeObserver((entries) => {
+    for (const { target } of entries) Plotly.Plots.resize(target);
+  });
+  for (const figure of figures) follow.observe(document.getElementById("plot-" + figure.name));
   scheme.addEventListener("change", draw);
   phone.addEventListener("change", draw);
 })();

@@ -76,7 +76,7 @@ def _intervals(report: Report) -> Figure:
         ],
         {
             "xaxis": axis(f"points of {metric}", zeroline=True, zerolinewidth=2, zerolinecolor=INK),
-            "yaxis": axis("", type="category", autorange="reversed"),
+            "yaxis": axis("", type="category", range=[len(known) - 0.4, -0.6]),
             "shapes": [_zero_line()],
         },
         height=150 + 60 * len(known),

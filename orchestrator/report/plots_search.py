@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ def _pareto(report: Report) -> Figure:
         "Each complete student, the controls and the teachers. On the front, nothing smaller "
         "scores as high.",
         [trace for trace in data if trace["x"]],
-        {"xaxis": axis("parameters", type="log"), "yaxis": _score_axis(report)},
+        {"xaxis": axis("parameters", type="log", dtick="D2"), "yaxis": _score_axis(report)},
         height=400,
         wide=True,
     )
@@ -272,6 +273,7 @@ def _parallel(report: Report, columns: Mapping[str, Sequence[Any]]) -> Figure:
     scores = _scores(report, rows)
     label = naming.describe_metric(report.objective[0])
     dimensions.append({"label": label, "values": scores})
+    margin = 30 + 7 * max(len(str(text)) for text in dimensions[0].get("ticktext", ["0.000"]))
     line = {"color": scores, "colorscale": SEQUENTIAL, "showscale": False}
     return Figure(
         "parallel",
@@ -279,7 +281,7 @@ def _parallel(report: Report, columns: Mapping[str, Sequence[Any]]) -> Figure:
         "One line for each complete student, stronger colour for a higher score. Drag along an "
         "axis to select.",
         [{"type": "parcoords", "dimensions": dimensions, "line": line}],
-        {"margin": {"l": 60, "r": 60, "t": 50, "b": 30}},
+        {"margin": {"l": margin, "r": 60, "t": 50, "b": 30}},
         height=380,
         wide=True,
         scroll=130 * len(dimensions),
@@ -287,8 +289,13 @@ def _parallel(report: Report, columns: Mapping[str, Sequence[Any]]) -> Figure:
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    if numeric(values):
+    if numeric(values) and not logarithmic(values):
         return {"label": name, "values": list(values)}
+    if numeric(values):  # plotly has no logarithmic axis here
+        powers = [math.log10(value) for value in values]
+        ticks = list(range(math.floor(min(powers)), math.ceil(max(powers)) + 1))
+        labels = [f"{10.0**tick:g}" for tick in ticks]
+        return {"label": name, "values": powers, "tickvals": ticks, "ticktext": labels}
     words = ["+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in values]
     labels = sorted(set(words))
     return {

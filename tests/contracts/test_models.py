@@ -160,6 +160,8 @@ def test_logits_stay_float32_under_autocast(make: Any) -> None:
     torch.testing.assert_close(rough.logits, exact.logits, rtol=0.05, atol=0.05)
 
 
+# torch registers an LSTM's weights twice and complains about itself.
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.recurrent")
 def test_can_be_exported(make: Any) -> None:
     model = make().eval()
     ids, mask = batch(model.pad_id)

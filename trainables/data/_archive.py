@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -15,6 +17,18 @@ MOST_BYTES = 8 * 2**30
 MOST_FILES = 100_000
 
 _BLOCK = 1 << 20
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,  # a compression method of zip that Python does not have
+    FileExistsError,  # two members of one name, or a file and a folder
+    NotADirectoryError,
+    IsADirectoryError,
+)
 
 
 def unpack(archive: Path, target: Path, *, most_bytes: int = MOST_BYTES) -> None:
@@ -39,7 +53,7 @@ def unpack(archive: Path, target: Path, *, most_bytes: int = MOST_BYTES) -> None
                 left = _copy(stream, _inside(archive, target, name), left)
             if left < 0:
                 raise DataError(f"{archive.name} unpacks to more than {most_bytes} bytes; refused")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
+    except _BROKEN as error:
         raise DataError(
             f"{archive.name} is not a readable archive: {error}; delete it and download it again"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from trainables import catalog
@@ -55,11 +55,11 @@ def _build(component: str, options: Mapping[str, Any], offers: Mapping[str, Any]
 
 
 def _by_suffix(path: str, train_path: str | None) -> str | None:
-    """Return the component for a part whose file is of another type than the training file."""
+    """Return the component for a local file of another type than the training file."""
     suffix = _suffix(path)
     if suffix == _suffix(train_path or "") or suffix not in catalog.names("data"):
         return None
-    return suffix
+    return suffix if Path(path).is_file() else None
 
 
 def _suffix(path: str) -> str:

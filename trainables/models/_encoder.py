@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trainables.errors import DataError
@@ -49,7 +50,7 @@ def load_encoder(checkpoint: str, layers: int | None = None, pretrained: bool = 
                 output_loading_info=True,
                 **options,
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise DataError(
                 f"cannot load the weights of checkpoint {checkpoint!r}: {error}; "
                 "it needs a complete model.safetensors that belongs to its config.json"

@@ -36,12 +36,15 @@ def architecture(model: nn.Module) -> dict[str, Any]:
     """
     kind = type(model)
     params = {}
-    for parameter in inspect.signature(kind).parameters:
-        if parameter in _SOURCES:
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if name in _SOURCES or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if not hasattr(model, parameter):
-            raise TypeError(f"{kind.__qualname__} must keep its parameter {parameter!r}")
-        params[parameter] = getattr(model, parameter)
+        if not hasattr(model, name):
+            raise TypeError(
+                f"{kind.__qualname__} must keep its parameter {name!r} as an attribute, "
+                "or a saved model could not be built again"
+            )
+        params[name] = getattr(model, name)
     return {"name": _component_name(kind), "params": params}
 
 

@@ -391,10 +391,8 @@ KEYS = [
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(key=st.sampled_from(KEYS), value=JSON, overrides=st.lists(st.text(max_size=12), max_size=1))
-def test_any_value_anywhere_is_accepted_or_explained(
-    key: str, value: Any, overrides: list[str]
-) -> None:
+@given(key=st.sampled_from(KEYS), value=JSON)
+def test_any_value_anywhere_is_accepted_or_explained(key: str, value: Any) -> None:
     try:
         config = parse_config(changed({key: value}))
     except ConfigError as error:
@@ -403,6 +401,10 @@ def test_any_value_anywhere_is_accepted_or_explained(
         return
     assert isinstance(config, SweepConfig)
     json.dumps(config.to_dict(), allow_nan=False)
+
+
+def test_checking_a_huge_model_takes_no_memory() -> None:
+    parse_config(changed({"student.model.filters": 10**9}))
 
 
 def test_reading_the_schema_is_cheap() -> None:

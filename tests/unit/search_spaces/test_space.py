@@ -128,6 +128,29 @@ def test_teachers_may_be_listed() -> None:
     assert chosen.paths_of({"teachers": ["a", "b"]}) == {"teachers": "a+b"}
 
 
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [
+        ({"n_teachers": {"int": [1, 3]}}, [["a"], ["c"], ["a", "c"]]),
+        ({"n_teachers": 3}, [["a", "c"]]),
+        ({"teachers": {"choice": [["a", "b"], ["a"], ["b"], ["c", "b"]]}}, [["a"], ["c"]]),
+        ({"teachers": ["b", "c"]}, [["c"]]),
+        ({}, [["a", "c"]]),
+    ],
+)
+def test_excluded_teachers_shrink_the_space(
+    mapping: dict[str, Any], expected: list[list[str]], suggest: Callable[[int], Any]
+) -> None:
+    space = Space.parse(mapping).with_teachers(["a", "b", "c"], excluded=["b"])
+    drawn = {tuple(space.sample(suggest(seed))["teachers"]) for seed in range(50)}
+    assert drawn == set(map(tuple, expected))
+
+
+def test_a_space_of_excluded_teachers_is_refused() -> None:
+    with pytest.raises(SpaceError, match="only excluded teachers"):
+        Space.parse({"teachers": ["b"]}).with_teachers(["a", "b"], excluded=["b"])
+
+
 def test_without_a_word_about_teachers_all_are_used() -> None:
     assert Space.parse({}).with_teachers(["a", "b"]).default_point() == {"teachers": ["a", "b"]}
 
@@ -269,7 +292,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mapping=st.dictionaries(st.sampled_from(["loss", "alpha", "model.x", "model"]), JSON))
 def test_any_mapping_is_a_space_or_lists_its_problems(mapping: dict[str, Any]) -> None:
     try:

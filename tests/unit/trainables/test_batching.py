@@ -15,7 +15,7 @@ def encoded(rows: list[list[int]], pad_id: int = 0) -> Encoded:
     counts = torch.tensor([len(row) for row in rows])
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)[:-1]])
     tokens = torch.tensor([token for row in rows for token in row], dtype=torch.int32)
-    ids = torch.arange(len(rows)).numpy()
+    ids = torch.arange(len(rows))
     return Encoded(tokens, starts, counts, ids, ids % 2, pad_id)
 
 

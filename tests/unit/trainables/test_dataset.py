@@ -197,10 +197,10 @@ def test_integer_like_labels_stay_strings(tmp_path: Path, store: Store) -> None:
 def test_superclass_column_and_mapping(tmp_path: Path, store: Store) -> None:
     content = [(text, label, "late" if label == "c" else "early") for text, label in rows(6)]
     path = write(tmp_path, content, "train.csv", "group")
-    column = prepare(DataSpec(path=path, superclass="group"), store)
+    column = prepare(DataSpec(path=path, superclass="group", dev=3), store)
     assert (column.groups, column.group_names) == ((0, 0, 1), ("early", "late"))
     mapping = {"a": "early", "b": "early", "c": "late"}
-    mapped = prepare(DataSpec(path=path, superclass=mapping), store)
+    mapped = prepare(DataSpec(path=path, superclass=mapping, dev=3), store)
     assert mapped.groups == column.groups
     assert load_prepared(store, column.key).group_names == ("early", "late")
     labels = json.loads(store.read("data", mapped.key).file("labels.json").read_bytes())
@@ -332,7 +332,7 @@ def test_a_users_own_source_and_its_order_of_classes(
     module = ModuleType("their_data")
     module.Declared = Declared  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "their_data", module)
-    data = prepare(DataSpec(source="their_data:Declared", path="10", test="4"), store)
+    data = prepare(DataSpec(source="their_data:Declared", path="10", dev=3, test="4"), store)
     assert data.classes == ("c", "a", "b")
     assert data.rows["test"] == 12
     assert "declared classes without a training row were left out: 'never'" in data.notes

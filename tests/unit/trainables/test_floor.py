@@ -32,7 +32,7 @@ def test_separable_words(tmp_path: Path) -> None:
 def test_no_test_split(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     data = prepared(tmp_path, store, [(f"{w} {n}", w) for w in "ab" for n in range(9)], dev=4)
-    with pytest.raises(DataError, match="set data.test"):
+    with pytest.raises(DataError, match=r"set data\.test"):
         floor.tfidf_floor_test(store, data)
 
 

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from statsmodels.stats import contingency_tables
 
 from orchestrator.report import statistics
 
@@ -59,6 +60,17 @@ def test_mcnemar_uses_chi_square_for_many() -> None:
     # (|30 - 10| - 1)^2 / 40 = 9.025 with one degree of freedom.
     assert not found.exact
     assert found.p_value == pytest.approx(math.erfc(math.sqrt(9.025 / 2)), rel=1e-9)
+
+
+def test_mcnemar_agrees_with_statsmodels() -> None:
+    rng = np.random.default_rng(2)
+    for rows in (30, 60, 400):
+        targets = np.zeros(rows, dtype=np.int64)
+        first, second = rng.integers(2, size=(2, rows))
+        found = statistics.mcnemar(first, second, targets, seed=0)
+        table = [[0, found.only_candidate], [found.only_control, 0]]
+        expected = contingency_tables.mcnemar(table, exact=found.exact, correction=True)
+        assert found.p_value == pytest.approx(min(1.0, expected.pvalue), rel=1e-9)
 
 
 def test_mcnemar_of_identical_models_is_one() -> None:
