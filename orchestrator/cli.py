@@ -205,9 +205,10 @@ def init(
 
     Example: orchestrator init quickstart --output my.yaml
     """
-    from orchestrator.listing import copy_preset
+    from orchestrator.template import copy_preset
 
-    path = copy_preset(preset, output)
+    target = output or Path(f"{preset}.yaml")
+    path = copy_preset(preset, target, sweep=target.stem)[-1]
     _tell(f"wrote {path}; edit it, then: orchestrator plan {path}")
 
 

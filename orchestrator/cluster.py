@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from orchestrator.errors import OrchestratorError
 
 # Ray reads these when it is imported or when its processes start, so they come first.
 _ENVIRONMENT = {
@@ -15,6 +21,8 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "300",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A failed trial reports why and no metrics; the check would end the sweep for that.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
@@ -81,6 +89,7 @@ def connect(
         "logging_level": logging.ERROR,
         "log_to_driver": False,
     }
+    handler = signal.getsignal(signal.SIGTERM)
     if address is None:
         ray.init(
             num_cpus=cpus,
@@ -89,12 +98,30 @@ def connect(
             object_store_memory=OBJECT_STORE_BYTES,
             **common,
         )
+        _protect_token()
     else:
         ray.init(address=address, **common)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has put its own there, which exits at once
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    keep = address is not None
     try:
         yield _nodes()
+    except Exception as error:
+        keep = keep or not isinstance(error, OrchestratorError)  # its logs may tell why
+        raise
     finally:
         ray.shutdown()
+        if not keep:
+            shutil.rmtree(session, ignore_errors=True)
+
+
+def _protect_token() -> None:
+    """Take the token that opens local clusters from other users; Ray writes it for all to read."""
+    default = Path.home() / ".ray" / "auth_token"
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or default)
+    if token.is_file() and token.stat().st_uid == os.getuid() and token.stat().st_mode & 0o077:
+        token.chmod(0o600)
 
 
 def _nodes() -> list[Node]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import optuna
+import sqlalchemy
 from optuna.study import StudyDirection
 from optuna.trial import TrialState as OptunaState
 
@@ -27,6 +28,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Label = str | int | float | bool
 MAX_DUPLICATES = 50
+# A model of a small space proposes its favourite again and again; after that many, chance decides.
+_MODEL_DRAWS = 10
 
 _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
@@ -119,6 +122,15 @@ class Objectives:
         return [float(value) for value in values if value is not None]
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The newest trial with a key that is a result or is running."""
+
+    number: int
+    state: TrialState
+    role: str
+
+
 class StageLedger:
     """One stage of a sweep: a study, and which of its keys are known.
 
@@ -154,53 +166,72 @@ class StageLedger:
             storage=storage, study_name=study_name, directions=directions, load_if_exists=True
         )
         past = self.study.get_trials(deepcopy=False)
-        self.study.sampler = _make_sampler(
-            sampler, derive_seed(seed, study_name, str(len(past))), startup
-        )
-        # Key -> (number, state) of every trial that is a result or is running.
-        self._known: dict[str, tuple[int, TrialState]] = {}
+        seed = derive_seed(seed, study_name, str(len(past)))
+        self._sampler = _make_sampler(sampler, seed, startup)
+        self._chance = optuna.samplers.RandomSampler(seed=seed % 2**32)
+        self._known: dict[str, _Known] = {}
+        self._lost: dict[str, Proposal] = {}
         self._live: dict[int, optuna.trial.Trial] = {}
         for trial in past:
-            state = _state_of(trial)
-            if "trial" in trial.user_attrs and (state.is_result() or not state.is_finished()):
-                self._known[trial.user_attrs["trial"]["key"]] = (trial.number, state)
+            self._remember(trial)
+
+    def _remember(self, trial: optuna.trial.FrozenTrial) -> None:
+        described = trial.user_attrs.get("trial")
+        if described is None:
+            return
+        key, state = described["key"], _state_of(trial)
+        if state is TrialState.LOST:
+            self._lost[key] = _proposal(described, retry_of=trial.number)
+        elif state is not TrialState.DUPLICATE:
+            self._lost.pop(key, None)
+            self._known[key] = _Known(trial.number, state, described["role"])
 
     def state_of(self, key: str) -> TrialState | None:
         """Return what is known of the trial with this key."""
         known = self._known.get(key)
-        return None if known is None else known[1]
+        return None if known is None else known.state
 
-    def results(self) -> int:
-        """Count the distinct outcomes."""
-        return sum(1 for _, state in self._known.values() if state.is_result())
+    def results(self, *, controls: bool = True) -> int:
+        """Count the distinct outcomes, with or without those of controls."""
+        return sum(
+            known.state.is_result() and (controls or not known.role.startswith("control"))
+            for known in self._known.values()
+        )
 
-    def proposal_of(self, key: str) -> Proposal:
-        """Return the known trial with this key as it was proposed."""
-        number = self._known[key][0]
-        described = self.study.get_trials(deepcopy=False)[number].user_attrs["trial"]
-        return _proposal(described, number=number)
+    def complete(self) -> list[tuple[Proposal, Mapping[str, float]]]:
+        """Return the complete trials as they were proposed, each with its metrics."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [
+            (_proposal(attrs["trial"], number=known.number), attrs["outcome"]["metrics"])
+            for known in self._known.values()
+            if known.state is TrialState.COMPLETE
+            for attrs in (trials[known.number].user_attrs,)
+        ]
 
     def forget_failures(self) -> None:
         """Let failed trials run again: a teacher's failure is often the machine's."""
-        failed = [key for key, (_, state) in self._known.items() if state is TrialState.FAILED]
+        failed = [key for key, known in self._known.items() if known.state is TrialState.FAILED]
         for key in failed:
             del self._known[key]
 
     def reconcile(self) -> list[Proposal]:
-        """Settle what a dead driver left behind; returns its running trials, to be run again.
+        """Settle what a dead driver left behind; returns its unfinished trials, to be run again.
 
         Call it only while holding the sweep's lock: another driver's live trials look the same.
         """
         while self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)):
-            self.study.tell(self.study.ask(), state=OptunaState.FAIL)
-        orphans = []
+            self.study.tell(self._ask(self._chance), state=OptunaState.FAIL)
         for trial in self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
             described = trial.user_attrs.get("trial")
             self._write(trial.number, Outcome(TrialState.LOST))
             self.study.tell(trial.number, state=OptunaState.FAIL, skip_if_finished=True)
-            if described is not None:
-                self._known.pop(described["key"], None)
-                orphans.append(_proposal(described, retry_of=trial.number))
+            # A duplicate whose end was not written down has its result under another number.
+            known = None if described is None else self._known.get(described["key"])
+            if described is not None and known is not None and known.number == trial.number:
+                del self._known[described["key"]]
+                self._lost[described["key"]] = _proposal(described, retry_of=trial.number)
+        # Also those of a driver that died before it could run the orphans of the one before it.
+        orphans, self._lost = list(self._lost.values()), {}
         return orphans
 
     def enter(self, proposal: Proposal, space: Space | None = None) -> Proposal:
@@ -213,10 +244,10 @@ class StageLedger:
         point = dict(proposal.point)
         if space is not None and point and space.contains(point):
             self.study.enqueue_trial(space.paths_of(point))
-            trial = self.study.ask()
+            trial = self._ask(self._chance)
             space.sample(_Suggest(trial))
         else:
-            trial = self.study.ask()
+            trial = self._ask(self._chance)
         return self._enter(trial, proposal)
 
     def suggest(
@@ -228,14 +259,14 @@ class StageLedger:
             space: Where to draw from.
             describe: Turns a point into the trial that stands for it.
         """
-        for _ in range(MAX_DUPLICATES):
-            trial = self.study.ask()
+        for draw in range(MAX_DUPLICATES):
+            trial = self._ask(self._sampler if draw < _MODEL_DRAWS else self._chance)
             proposal = describe(space.sample(_Suggest(trial)))
             known = self._known.get(proposal.key)
             if known is None:
                 return self._enter(trial, proposal)
             trial.set_user_attr("trial", proposal.to_dict())
-            self._write(trial.number, Outcome(TrialState.DUPLICATE, duplicate_of=known[0]))
+            self._write(trial.number, Outcome(TrialState.DUPLICATE, duplicate_of=known.number))
             self.study.tell(trial, state=OptunaState.FAIL)
         return None
 
@@ -250,6 +281,9 @@ class StageLedger:
 
     def finish(self, proposal: Proposal, outcome: Outcome) -> None:
         """Write down what became of a trial; doing so twice changes nothing."""
+        known = self._known.get(proposal.key)
+        if known is not None and known.number == proposal.number and known.state.is_finished():
+            return
         values = None
         if outcome.state is TrialState.COMPLETE:
             values = self.objectives.values(outcome.metrics)
@@ -261,17 +295,21 @@ class StageLedger:
         self._write(proposal.number, outcome)
         self.study.tell(proposal.number, values, state=state, skip_if_finished=True)
         self._live.pop(proposal.number, None)
-        self._known[proposal.key] = (proposal.number, outcome.state)
+        self._known[proposal.key] = _Known(proposal.number, outcome.state, proposal.role)
 
     def records(self) -> list[TrialRecord]:
         """Return all trials, oldest first."""
         return _records(self.study, self.stage)
 
+    def _ask(self, sampler: optuna.samplers.BaseSampler) -> optuna.trial.Trial:
+        self.study.sampler = sampler
+        return self.study.ask()
+
     def _enter(self, trial: optuna.trial.Trial, proposal: Proposal) -> Proposal:
         entered = Proposal(**{**proposal.to_dict(), "number": trial.number})
         trial.set_user_attr("trial", {**proposal.to_dict(), "started": time.time()})
         self._live[trial.number] = trial
-        self._known[proposal.key] = (trial.number, TrialState.RUNNING)
+        self._known[proposal.key] = _Known(trial.number, TrialState.RUNNING, proposal.role)
         return entered
 
     def _write(self, number: int, outcome: Outcome) -> None:
@@ -309,10 +347,23 @@ def read_study(
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """Open the database behind ``url``; creates an SQLite file that is not there."""
-    arguments: dict[str, Any] = {}
-    if url.startswith("sqlite"):
-        arguments = {"connect_args": {"timeout": 60}}
-    return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    if not url.startswith("sqlite"):
+        return optuna.storages.RDBStorage(url)
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    # Connections made before this listener, by the storage's own set-up, do not have the pragmas.
+    sqlalchemy.event.listen(storage.engine, "connect", _relax)
+    storage.engine.dispose()
+    return storage
+
+
+def _relax(connection: Any, record: Any) -> None:
+    """Let SQLite sync at checkpoints only: a trial is a dozen transactions.
+
+    A power cut may take back the last trials, whose artifacts answer them at the next start.
+    """
+    del record
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _make_sampler(name: str, seed: int, startup: int) -> optuna.samplers.BaseSampler:

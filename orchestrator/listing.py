@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from orchestrator.errors import UsageError
 from orchestrator.home import Home
 from search_spaces.loader import preset_names, preset_path
@@ -37,27 +35,6 @@ def list_everything(home: Home, what: str | None) -> dict[str, list[dict[str, st
                 for name in catalog.names(section)
             ]
     return result
-
-
-def copy_preset(name: str, output: Path | None) -> Path:
-    """Copy a preset, with the files it refers to, and return where its config is.
-
-    Raises:
-        UsageError: There is no such preset, or a file is in the way.
-    """
-    if name not in preset_names():
-        raise UsageError(f"no preset {name!r}; there are: {', '.join(preset_names())}")
-    source = preset_path(name)
-    target = output or Path(f"{name}.yaml")
-    companions = [file for file in source.parent.glob(f"{name}.*") if file != source]
-    for file in (target, *(target.with_name(file.name) for file in companions)):
-        if file.exists():
-            raise UsageError(f"{file} exists already; name another file with --output")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(source.read_bytes())
-    for file in companions:
-        target.with_name(file.name).write_bytes(file.read_bytes())
-    return target
 
 
 def _sections(what: str | None) -> list[str]:

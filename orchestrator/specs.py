@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.ledger import Proposal
 from orchestrator.materials import Materials, TeacherMaterials
+from orchestrator.points import apply_point
 from orchestrator.schema import SweepConfig
 from trainables import catalog
 from trainables.confirm import ConfirmSpec
@@ -30,7 +31,6 @@ _OPTIMIZER = {
     "warmup": "warmup",
     "max_grad_norm": "max_grad_norm",
 }
-_COMPONENTS = ("model", "loss", "weighting", "hint", "schedule")
 _DIRECT = (
     *("loss", "weighting", "hint", "schedule", "ce_weight", "alpha", "beta"),
     *("epochs", "batch_size", "precision"),
@@ -128,13 +128,11 @@ class StudentFactory:
         self.config = config
         self.materials = materials
         self.teachers = {teacher.name: teacher for teacher in teachers}
-        self._base = config.student.model_dump()
+        self._base = config.student.model_dump(mode="json")
 
     def spec(self, point: Mapping[str, Any], *, seed: int | None = None) -> StudentSpec:
         """Return the student of a point: the config's base values, overridden by the point."""
-        values = {**self._base}
-        for name, value in point.items():
-            values[name] = _merge(values.get(name), value) if name in _COMPONENTS else value
+        values = apply_point(self._base, point)
         names = point.get("teachers", list(self.teachers))
         optimizer = OptimizerSpec(**{field: values[name] for name, field in _OPTIMIZER.items()})
         rows = self.materials.data.rows
@@ -255,12 +253,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[path] = value
     return flat
-
-
-def _merge(base: Any, override: Any) -> Any:
-    """Lay a component over another of the same name; another name replaces it."""
-    if not isinstance(override, Mapping) or not isinstance(base, Mapping):
-        return override
-    if "name" in override and override["name"] != base.get("name"):
-        return dict(override)
-    return {**base, **override}

@@ -107,6 +107,7 @@ class StageRun:
         self._objective = objective
         self._tags = dict(tags or {})
         self._search = search
+        self._may_prune = search is not None
         self._budget = budget or Budget()
         self._live: dict[int, _Live] = {}
         self._attempts: Counter[int] = Counter()
@@ -114,11 +115,13 @@ class StageRun:
         again = {proposal.key for proposal in orphans}
         self._queue = deque(orphans)
         self._queue.extend(p for p in planned if p.key not in again and not self._is_done(p))
-        self._results = sum(
-            1
+        # Failures that will not be tried again count against the budget of this start, too.
+        self.failures.update(
+            _reason(record.error)
             for record in ledger.records()
-            if record.state.is_result() and not record.role.startswith("control")
+            if record.state is ledger.state_of(record.key) is TrialState.FAILED
         )
+        self._check_budget()
         self._prefetched: Proposal | None = None
 
     def results(self) -> int:
@@ -153,18 +156,22 @@ class StageRun:
         epoch = int(report["epoch"])
         # A trial that continues after its process died repeats no epoch, but may report its
         # last one twice when the report was lost on the way.
-        if live.history and live.history[-1]["epoch"] >= epoch:
+        if not metrics or (live.history and live.history[-1]["epoch"] >= epoch):
             return
         live.history.append({"epoch": epoch, **metrics})
         self._ledger.report(number, epoch, metrics)
         self._bus.emit(TrialReported(self.stage, live.proposal.key, epoch, metrics))
 
     def ended(self, number: int, report: Mapping[str, Any] | None, error: str | None) -> None:
-        """Decide what became of a trial and write it down."""
+        """Decide what became of a trial and write it down; its last report is an epoch, too."""
+        if report is not None:
+            self.reported(number, report)
         live = self._live.pop(number, None)
         if live is None:
             return
         outcome = self._judge(live, report or {}, error)
+        if outcome.state is TrialState.FAILED:
+            self.failures[_reason(outcome.error)] += 1
         self._settle(live.proposal, outcome)
 
     def _judge(self, live: _Live, report: Mapping[str, Any], error: str | None) -> Outcome:
@@ -174,10 +181,8 @@ class StageRun:
             if report["reason"] == "store":
                 self.fatal = str(report["error"])
                 return Outcome(TrialState.LOST, seconds=seconds, error=error)
-            self.failures[str(report["error"]).partition("\n")[0]] += 1
             return Outcome(TrialState.FAILED, {}, live.history, error, seconds)
         if error is not None:
-            self.failures[error.strip().rpartition("\n")[2]] += 1
             return Outcome(TrialState.FAILED, {}, live.history, error, seconds)
         if not report.get("finished"):
             last = {k: v for k, v in (live.history or [{}])[-1].items() if k != "epoch"}
@@ -187,23 +192,21 @@ class StageRun:
             metrics.get(self._objective, math.nan)
         ):
             error = f"the trial finished without a finite {self._objective}"
-            self.failures[error] += 1
             return Outcome(TrialState.FAILED, metrics, live.history, error, seconds)
-        return Outcome(
-            TrialState.COMPLETE,
-            metrics,
-            live.history,
-            None,
-            seconds,
-            cached=bool(report.get("cached")),
-        )
+        history = self._whole_history(live)
+        cached = bool(report.get("cached"))
+        return Outcome(TrialState.COMPLETE, metrics, history, None, seconds, cached=cached)
+
+    def _whole_history(self, live: _Live) -> list[dict[str, float]]:
+        """Return all epochs, also those trained by another trial: the artifact knows them."""
+        if live.history and live.history[0]["epoch"] == 1:
+            return live.history
+        meta = self._store.meta(live.proposal.task, live.proposal.key) or {}
+        return list(meta.get("history") or live.history)
 
     def _settle(self, proposal: Proposal, outcome: Outcome) -> None:
         self._ledger.finish(proposal, outcome)
-        if outcome.state.is_result() and not proposal.role.startswith("control"):
-            self._results += 1
-        failed = sum(self.failures.values())
-        self.over_budget = self._budget.exceeded(failed, self._results)
+        self._check_budget()
         self._bus.emit(
             TrialFinished(
                 self.stage,
@@ -214,6 +217,10 @@ class StageRun:
                 outcome.seconds,
             )
         )
+
+    def _check_budget(self) -> None:
+        failed = sum(self.failures.values())
+        self.over_budget = self._budget.exceeded(failed, self._ledger.results())
 
     def _next(self) -> Proposal | None:
         while not self.over_budget and self.fatal is None:
@@ -236,7 +243,7 @@ class StageRun:
         waiting = sum(
             1 for live in self._live.values() if not live.proposal.role.startswith("control")
         )
-        if self._results + waiting >= self._search.target:
+        if self._ledger.results(controls=False) + waiting >= self._search.target:
             return None
         return self._ledger.suggest(self._search.space, self._search.describe)
 
@@ -271,9 +278,15 @@ class StageRun:
     def _is_done(self, proposal: Proposal) -> bool:
         """Tell whether a listed trial needs nothing more; the store knows about artifacts."""
         state = self._ledger.state_of(proposal.key)
-        if state is TrialState.COMPLETE or self._search is None:
-            return self._store.exists(proposal.task, proposal.key) or state is TrialState.FAILED
-        return state is not None and state.is_result()
+        if state is TrialState.COMPLETE:
+            return self._store.exists(proposal.task, proposal.key)
+        return state is TrialState.FAILED or (state is TrialState.PRUNED and self._may_prune)
+
+
+def _reason(error: str | None) -> str:
+    """Return the line of an error that says what happened; of a traceback, that is the last."""
+    lines = (error or "unknown reason").strip().splitlines()
+    return lines[-1] if lines[0].startswith(("Traceback", "Failure")) else lines[0]
 
 
 _META = {"epoch", "finished", "done", "cached", "status", "summary", "worker", "config"}

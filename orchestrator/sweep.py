@@ -26,6 +26,7 @@ from orchestrator.home import Home
 from orchestrator.ledger import Objectives, Proposal, StageLedger, open_storage
 from orchestrator.materials import Materials, encode_test, prefixed, prepare_data, prepare_materials
 from orchestrator.names import trial_name
+from orchestrator.points import preferred
 from orchestrator.records import Stage, TrialRecord, TrialState
 from orchestrator.schema import StageResources, SweepConfig
 from orchestrator.specs import (
@@ -212,14 +213,15 @@ class Sweep:
     def _students(self, factory: StudentFactory) -> list[Proposal]:
         """Search; returns the complete students, best first."""
         config = self.config
-        space = Space.parse(config.search.space).with_teachers(list(factory.teachers))
+        names = [teacher.name for teacher in config.teachers]
+        excluded = [name for name in names if name not in factory.teachers]
+        space = Space.parse(config.search.space).with_teachers(names, excluded)
+        first = preferred(config)
         planned = []
         if config.search.controls:
             planned += [factory.proposal(p, role) for role, p in factory.controls().items()]
-        planned.append(
-            factory.proposal(space.default_point(config.student.model_dump()), "default")
-        )
-        planned += [factory.proposal(point, "grid") for point in space.grid_points()]
+        planned.append(factory.proposal(space.default_point(first), "default"))
+        planned += [factory.proposal(point, "grid") for point in space.grid_points(first)]
         identity = {
             "space": space.to_json(),
             "objectives": list(config.search.objectives.items()),

@@ -186,14 +186,21 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Pass the end on; errors come with their text through the callback."""
+        """Pass the end on; errors come with their text through the callback.
+
+        The last report of a trial is not given to ``on_trial_result``, so it is passed on here.
+        """
         number = self._numbers.pop(trial_id)
         report = result or {}
         # Tune sets "done" on whatever it stops, so only the trial's own words count. One that was
         # stopped because the sweep stops has no outcome: the next driver continues it.
         own_end = report.get("finished") or report.get("status") == "failed"
-        if not error and (own_end or not self._stop):
-            self._driver.ended(number, result, None)
+        if error:
+            return
+        if own_end or not self._stop:
+            self._driver.ended(number, report, None)
+        elif report:
+            self._driver.reported(number, report)
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing: the ledger is the state."""

@@ -75,12 +75,11 @@ class Space:
             problems = _check_teachers(fields[TEACHERS], names)
             if problems:
                 raise SpaceError(problems)
-            fields[TEACHERS] = _without(fields[TEACHERS], excluded)
+            if excluded:
+                fields[TEACHERS] = _without(fields[TEACHERS], excluded)
         elif N_TEACHERS in fields:
             sizes = _sizes(fields.pop(N_TEACHERS)) or []
-            if excluded:
-                sizes = [size for size in sizes if size <= len(left)] or [len(left)]
-            fields[TEACHERS] = _subsets(left, sizes)
+            fields[TEACHERS] = _subsets(left, _shrunk(sizes, len(left)) if excluded else sizes)
         else:
             fields[TEACHERS] = Fixed(list(left))
         return Space(Group(tuple(fields.items())))
@@ -183,8 +182,15 @@ def _subsets(names: tuple[str, ...], sizes: Sequence[int]) -> Subsets:
         raise SpaceError([SpaceProblem(N_TEACHERS, str(error), cure)]) from error
 
 
+def _shrunk(sizes: Sequence[int], most: int) -> list[int]:
+    return [size for size in sizes if size <= most] or [most]
+
+
 def _without(node: Node, excluded: Collection[str]) -> Node:
     """Take teachers out of a list, or of every list of a choice."""
+    if isinstance(node, Subsets):
+        left = tuple(name for name in node.names if name not in excluded)
+        return _subsets(left, _shrunk(node.sizes, len(left)))
     lists = node.options if isinstance(node, Choice) else (node,)
     kept: list[Node] = []
     for option in lists:

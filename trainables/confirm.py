@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainables.checkpoint import Checkpoint
 from trainables.device import autocast, pick_device, resolve_precision
+from trainables.errors import ArtifactMissing
 from trainables.evaluation import Predictor, open_encoded
 from trainables.metrics import classification_metrics
 from trainables.models._io import load_model
@@ -62,14 +63,13 @@ def run(
         The student's epochs; the last also holds the test metrics in ``summary``.
     """
     started = time.perf_counter()
-    last: dict[str, Any] = {}
-    if not store.exists("student", spec.student.key):
+    try:
+        artifact = store.read("student", spec.student.key)
+    except ArtifactMissing:
         for report in train_student(spec.student, store, checkpoint):
-            if report["finished"]:
-                last = report
-            else:
+            if not report["finished"]:
                 yield report
-    artifact = store.read("student", spec.student.key)
+        artifact = store.read("student", spec.student.key)
     device = pick_device()
     predictions: dict[str, Tensor] = {}
     metrics = dict(artifact.meta["metrics"])
@@ -87,5 +87,4 @@ def run(
         draft.meta.update(
             student=spec.student.key, metrics=summary, history=artifact.meta["history"]
         )
-    epochs = len(artifact.meta["history"])
-    yield {"epoch": epochs, **last, "finished": True, "summary": summary}
+    yield {**artifact.meta["history"][-1], "finished": True, "summary": summary}

@@ -52,19 +52,36 @@ class Predictor:
         self.ids = encoded.ids
         self.targets = encoded.labels
         self.device = device
-        self._batches = [
-            (index, *gather(encoded, index))
-            for index in sequential_batches(encoded.lengths, batch_size)
-        ]
+        self._encoded = encoded
+        self._cut(batch_size)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, *, features: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return logits ``[N, C]`` float32 and, if asked for, features ``[N, D]``, on the CPU.
 
         Puts the model into evaluation mode: teacher dropout left on would make cached and live
-        outputs differ.
+        outputs differ. When memory runs out, it goes on with batches of half the size.
+
+        Raises:
+            torch.OutOfMemoryError: A single row does not fit.
         """
         model.eval()
+        while True:
+            try:
+                return self._predict(model, features)
+            except torch.OutOfMemoryError:
+                if self._batch_size == 1:
+                    raise
+            self._cut(self._batch_size // 2)
+
+    def _cut(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._batches = [
+            (index, *gather(self._encoded, index))
+            for index in sequential_batches(self._encoded.lengths, batch_size)
+        ]
+
+    def _predict(self, model: nn.Module, features: bool) -> tuple[Tensor, Tensor | None]:
         logits: Tensor | None = None
         pooled: Tensor | None = None
         for index, input_ids, mask in self._batches:

@@ -49,7 +49,7 @@ class Guidance:
         self._logits = [
             torch.stack([anchors[a].logits for anchors in self._teachers]) for a in range(n_anchors)
         ]
-        self._features: list[list[Tensor]] | None = None
+        self._uses_features = False
         self.anchor = n_anchors - 1
 
     def logits(self, index: Tensor) -> Tensor:
@@ -58,12 +58,14 @@ class Guidance:
 
     def features(self, index: Tensor, device: torch.device) -> list[Tensor] | None:
         """Return ``[B, D_k]`` float32 for each teacher, if a hint compares features."""
-        if self._features is None:
+        if not self._uses_features:
             return None
-        return [part[index].float().to(device) for part in self._features[self.anchor]]
+        return [
+            anchors[self.anchor].features(index).to(device).float() for anchors in self._teachers
+        ]
 
     def prepare(self, hint: Any, n_features: int) -> None:
-        """Tell a hint the sizes of what it will compare, and load features if it wants them.
+        """Tell a hint the sizes of what it will compare, and serve features if it wants them.
 
         Args:
             hint: A component of kind ``hints``.
@@ -76,10 +78,8 @@ class Guidance:
             n_classes = self._logits[0].shape[2]
             hint.setup(n_classes, [n_classes] * len(self._teachers))
             return
-        self._features = [
-            [anchors[a].features() for anchors in self._teachers] for a in range(len(self._logits))
-        ]
-        dims = [int(features.shape[1]) for features in self._features[-1]]
+        self._uses_features = True
+        dims = [anchors[-1].n_features for anchors in self._teachers]
         heads = [anchors[-1].head() for anchors in self._teachers] if hint.needs_heads else None
         hint.setup(n_features, dims, heads)
 
@@ -101,12 +101,34 @@ class _Aligned:
         """``[N, C]`` float32."""
         return torch.cat([part.logits for part in self.parts])[self.order]
 
-    def features(self) -> Tensor:
-        """``[N, D]`` float16."""
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return self._mapped()[0].shape[1]
+
+    def features(self, index: Tensor) -> Tensor:
+        """Return ``[B, D]`` float16, read from the memory-mapped files: they may be big."""
+        where = self.order[index]  # [B]
+        parts = self._mapped()
+        if len(parts) == 1:
+            return parts[0][where]
+        rows = torch.empty(len(where), self.n_features, dtype=parts[0].dtype)
+        first = 0
+        for part in parts:
+            inside = (where >= first) & (where < first + len(part))
+            rows[inside] = part[where[inside] - first]
+            first += len(part)
+        return rows
+
+    def _mapped(self) -> list[Tensor]:
+        """Return the features ``[N_part, D]`` of each part."""
         features = [part.features for part in self.parts if part.features is not None]
         if len(features) != len(self.parts):
-            raise TrialFailed("this hint compares features, but the outputs hold only logits")
-        return torch.cat(features)[self.order]
+            raise TrialFailed(
+                "this hint compares features, but the outputs hold only logits; delete those "
+                "outputs (orchestrator gc) and start the sweep again"
+            )
+        return features
 
     def head(self) -> tuple[Tensor, Tensor]:
         """The teacher's last layer: weight ``[C, D]`` and bias ``[C]``."""

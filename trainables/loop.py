@@ -5,7 +5,9 @@ Legend: N examples, B batch.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,31 +17,13 @@ from torch import Tensor, nn
 
 from trainables.checkpoint import Checkpoint
 from trainables.errors import NonFiniteLoss
+from trainables.microbatch import Backward, BatchLoss, BatchValue, Forward
+from trainables.optimizer import OptimizerSpec, build_optimizer, linear_schedule
+from trainables.seeding import random_state, set_random_state
+
+__all__ = ["SELECTION_METRIC", "EpochReport", "ExtraState", "Fit", "OptimizerSpec"]
 
 SELECTION_METRIC = "val_f1_macro"
-
-LossParts = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """How weights are updated: names and values as in the config.
-
-    Attributes:
-        name: ``adamw`` or ``sgd``.
-        lr: Peak learning rate.
-        weight_decay: Applied to matrices only; biases and norms are left alone.
-        momentum: Of SGD.
-        warmup: Share of all steps in which the rate rises linearly; it then falls linearly to 0.
-        max_grad_norm: Clip the global gradient norm to this, or None.
-    """
-
-    name: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    momentum: float = 0.9
-    warmup: float = 0.05
-    max_grad_norm: float | None = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +64,9 @@ class Fit:
         epochs: How many passes.
         steps_per_epoch: Optimizer steps in each of them; sets the learning rate schedule.
         batches: Called with the 0-based epoch, returns the row indices ``[B]`` of each batch.
-        loss: Called with such indices, returns the scalar to minimise and its named parts.
+        forward: Called with such indices, runs the model on these rows.
+        loss: Called with such indices and the model's output, returns the scalar to minimise and
+            its named parts.
         evaluate: Returns the dev metrics of the model as it is.
         optimizer: How weights are updated.
         generator: Orders the batches; its state is part of the checkpoint.
@@ -96,7 +82,8 @@ class Fit:
         epochs: int,
         steps_per_epoch: int,
         batches: Callable[[int], Iterable[Tensor]],
-        loss: Callable[[Tensor], tuple[Tensor, LossParts]],
+        forward: Forward,
+        loss: BatchLoss,
         evaluate: Callable[[], dict[str, float]],
         optimizer: OptimizerSpec,
         generator: torch.Generator,
@@ -109,7 +96,7 @@ class Fit:
         self.extra = extra
         self.epochs = epochs
         self.batches = batches
-        self.loss = loss
+        self.backward = Backward(forward, loss)
         self.evaluate = evaluate
         self.generator = generator
         self.checkpoint = checkpoint
@@ -165,40 +152,46 @@ class Fit:
     def _epoch(self, epoch: int) -> dict[str, float]:
         started = time.perf_counter()
         self.model.train()
-        sums: dict[str, Tensor] = {}
-        rows = steps = 0
+        # Sums stay on the device: reading a value in every step would stall a GPU.
+        sums: dict[str, list[Tensor]] = defaultdict(list)
+        rows = 0
         for index in self.batches(epoch):
-            total, parts = self.loss(index)
-            self.optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            if self.max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-            self.optimizer.step()
-            self.scheduler.step()
-            if self.after_step is not None:
-                self.after_step(index)
-            rows, steps = rows + len(index), steps + 1
-            for name, value in {"loss": total.detach(), **parts}.items():
-                # Sums stay on the device: reading a value here would stall a GPU every step.
-                sums[name] = sums[name] + value if name in sums else value
-        means = {f"train_{name}": float(value) / max(1, steps) for name, value in sums.items()}
-        _require_finite(means, epoch)
+            total, parts = self._step(index)
+            rows += len(index)
+            for name, value in {"loss": total, **parts}.items():
+                sums[name].append(value)
+        means = {f"train_{name}": float(torch.stack(sums[name]).mean()) for name in sums}
+        _require_finite(means, epoch, "training")
         train_seconds = time.perf_counter() - started
         self.model.eval()
         validation = self.evaluate()
+        # Only the last step of an epoch can break the weights without breaking a training loss.
+        _require_finite(validation, epoch, "dev")
+        pieces = self.backward.pieces
         return {
             **means,
             **validation,
+            **({"micro_batches": float(pieces)} if pieces > 1 else {}),
             "train_seconds": train_seconds,
             "epoch_seconds": time.perf_counter() - started,
             "samples_per_second": rows / max(train_seconds, 1e-9),
         }
 
+    def _step(self, index: Tensor) -> BatchValue:
+        value = self.backward(index, lambda: self.optimizer.zero_grad(set_to_none=True))
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        if self.after_step is not None:
+            self.after_step(index)
+        return value
+
     def _trained_weights(self) -> dict[str, Tensor]:
         """Copy what training changes; frozen parameters are rebuilt from the spec."""
         frozen = {name for name, value in self.model.named_parameters() if not value.requires_grad}
         return {
-            name: value.detach().clone()
+            name: value.detach().to("cpu", copy=True)  # a GPU's memory has better uses
             for name, value in self.model.state_dict().items()
             if name not in frozen
         }
@@ -221,8 +214,8 @@ class Fit:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict()["last_epoch"],
                 "generator": self.generator.get_state(),
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+                "random": random_state(),
+                "micro_batches": self.backward.pieces,
             }
         )
 
@@ -239,9 +232,8 @@ class Fit:
         # LambdaLR's own state would pickle its function; the step count is all there is to it.
         self.scheduler.last_epoch = saved["scheduler"]
         self.generator.set_state(saved["generator"])
-        torch.set_rng_state(saved["torch"])
-        if saved["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(saved["cuda"])
+        set_random_state(saved["random"])
+        self.backward.pieces = saved["micro_batches"]
         self._state = _State(
             epoch=saved["epoch"],
             best_epoch=saved["best_epoch"],
@@ -259,37 +251,11 @@ class ExtraState:
     set: Callable[[dict[str, Any]], None]
 
 
-def build_optimizer(parameters: list[nn.Parameter], spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """Make the optimizer, with weight decay on matrices only.
-
-    Raises:
-        ValueError: The name is neither ``adamw`` nor ``sgd``.
-    """
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if spec.name == "adamw":
-        return torch.optim.AdamW(groups, lr=spec.lr, fused=True)
-    if spec.name == "sgd":
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=True)
-    raise ValueError(f"optimizer must be 'adamw' or 'sgd', got {spec.name!r}")
-
-
-def linear_schedule(step: int, total: int, warmup: float) -> float:
-    """Return the factor of the learning rate: linear up over ``warmup``, then linear to 0."""
-    rising = warmup * total
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return max(0.0, (total - step) / max(1.0, total - rising))
-
-
-def _require_finite(means: Mapping[str, float], epoch: int) -> None:
-    if means.get("train_loss", 0.0) - means.get("train_loss", 0.0) == 0.0:
+def _require_finite(metrics: Mapping[str, float], epoch: int, split: str) -> None:
+    if all(math.isfinite(value) for value in metrics.values()):
         return
-    parts = ", ".join(f"{name} {value:g}" for name, value in means.items())
+    parts = ", ".join(f"{name} {value:g}" for name, value in metrics.items())
     raise NonFiniteLoss(
-        f"the training loss is not finite in epoch {epoch + 1} ({parts}); "
+        f"the {split} loss is not finite in epoch {epoch + 1} ({parts}); "
         "lower the learning rate, alpha or beta, or raise the temperature"
     )

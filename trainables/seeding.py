@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -33,3 +33,20 @@ def batch_generator(seed: int) -> torch.Generator:
     generator = torch.Generator()
     generator.manual_seed(derive_seed(seed, "batches"))
     return generator
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of torch's global streams: ``cpu`` and, with a GPU, ``cuda``."""
+    import torch
+
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continue torch's global streams from what ``random_state`` returned."""
+    import torch
+
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -5,8 +5,8 @@ Legend: N rows (labelled, then transfer), B batch, C classes, D features, K teac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,141 +15,24 @@ from torch import Tensor, nn
 from trainables import catalog
 from trainables.batching import LengthBuckets, gather
 from trainables.checkpoint import Checkpoint
-from trainables.device import Precision, autocast, pick_device, resolve_precision
+from trainables.device import autocast, pick_device, resolve_precision
 from trainables.embeddings import load_embedding
 from trainables.encoded import Encoded, concatenate
+from trainables.errors import TrialFailed
 from trainables.evaluation import Predictor, open_encoded
 from trainables.guidance import Guidance
-from trainables.loop import ExtraState, Fit, OptimizerSpec
+from trainables.loop import ExtraState, Fit
 from trainables.metrics import classification_metrics
+from trainables.microbatch import LossParts
 from trainables.models._output import ModelOutput
 from trainables.objective import Objective
+from trainables.protocols import Schedule, Weighting, trait
 from trainables.seeding import batch_generator, derive_seed, seed_torch
-from trainables.store import Store, content_key
+from trainables.store import Store
+from trainables.student_spec import StudentSpec, TeacherRef
 from trainables.trained import report_and_store
 
-
-@dataclass(frozen=True)
-class TeacherRef:
-    """A teacher a student learns from.
-
-    Attributes:
-        name: Its name in the config; not part of the student's key.
-        key: Key of the teacher artifact.
-        score: Its dev macro-F1, which ranks teachers.
-        outputs: For each anchor of the schedule, the outputs artifacts by split
-            (``train`` and, with transfer rows, ``transfer``).
-    """
-
-    name: str
-    key: str
-    score: float
-    outputs: Sequence[Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class StudentSpec:
-    """Everything that determines a student.
-
-    Attributes:
-        model: Component name and parameters.
-        n_classes: C.
-        vocab_size: Entries of the student's tokenizer.
-        train: Key of the encoded labelled rows.
-        dev: Key of the encoded dev rows.
-        transfer: Key of the encoded unlabelled rows, or None.
-        teachers: In the order chosen; empty for the plain student.
-        loss: Component name and parameters.
-        weighting: Component name and parameters.
-        hint: Component name and parameters, or None.
-        schedule: Component name and parameters.
-        ce_weight: Weight of the cross-entropy with the labels.
-        alpha: Weight of the distillation loss.
-        beta: Weight of the hint.
-        embedding: Key of the initial embedding, or None for random.
-        freeze_embedding: Keep the embedding as it is.
-        epochs: How often ``rows_per_epoch`` rows are seen.
-        rows_per_epoch: Rows in an epoch, or None for all there are. Students of one sweep share
-            it, so that one without transfer rows gets as many steps as one with them.
-        batch_size: Rows per step.
-        optimizer: How weights are updated.
-        precision: Of the forward passes.
-        seed: Of initialisation, dropout and batch order.
-    """
-
-    model: Mapping[str, Any]
-    n_classes: int
-    vocab_size: int
-    train: str
-    dev: str
-    transfer: str | None = None
-    teachers: Sequence[TeacherRef] = ()
-    loss: Mapping[str, Any] = field(default_factory=lambda: {"name": "kd"})
-    weighting: Mapping[str, Any] = field(default_factory=lambda: {"name": "average"})
-    hint: Mapping[str, Any] | None = None
-    schedule: Mapping[str, Any] = field(default_factory=lambda: {"name": "constant"})
-    ce_weight: float = 1.0
-    alpha: float = 1.0
-    beta: float = 0.0
-    embedding: str | None = None
-    freeze_embedding: bool = False
-    epochs: int = 5
-    rows_per_epoch: int | None = None
-    batch_size: int = 128
-    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
-    precision: Precision = "auto"
-    seed: int = 0
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StudentSpec:
-        """Read it back from JSON values."""
-        teachers = tuple(TeacherRef(**teacher) for teacher in values["teachers"])
-        optimizer = OptimizerSpec(**values["optimizer"])
-        return cls(**{**values, "teachers": teachers, "optimizer": optimizer})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {
-            **vars(self),
-            "teachers": [
-                {**vars(teacher), "outputs": [dict(anchor) for anchor in teacher.outputs]}
-                for teacher in self.teachers
-            ],
-            "optimizer": vars(self.optimizer),
-        }
-
-    def canonical(self) -> dict[str, Any]:
-        """Return what the result depends on: parts without effect are left out.
-
-        Two configs that train the same student, such as any loss at ``alpha`` 0, must have one
-        key, or a search would train it again and again.
-        """
-        values = self.to_dict()
-        if not self.distils:
-            for name in ("loss", "weighting", "hint", "schedule", "alpha", "beta", "transfer"):
-                values[name] = None
-            values["teachers"] = []
-            return values
-        if self.alpha == 0:
-            values["loss"] = None
-        if self.beta == 0 or self.hint is None:
-            values["hint"], values["beta"] = None, 0.0
-        if len(self.teachers) == 1:
-            # Every weighting gives a single teacher the weight 1 (METHODS 14.1, property 6).
-            values["weighting"] = None
-        for teacher in values["teachers"]:
-            del teacher["name"]
-        return values
-
-    @property
-    def distils(self) -> bool:
-        """Whether any term compares the student with a teacher."""
-        return bool(self.teachers) and (self.alpha != 0 or (self.beta != 0 and bool(self.hint)))
-
-    @property
-    def key(self) -> str:
-        """The key of the artifact this spec makes."""
-        return content_key({"kind": "student", **self.canonical()})
+__all__ = ["StudentSpec", "TeacherRef", "build_model", "run"]
 
 
 def run(
@@ -169,6 +52,7 @@ def run(
         epochs=spec.epochs,
         steps_per_epoch=-(-training.n_rows // spec.batch_size),
         batches=training.batches,
+        forward=training.forward,
         loss=training.loss,
         evaluate=training.evaluate,
         optimizer=spec.optimizer,
@@ -198,26 +82,28 @@ class _Training:
         self.rows = _open_rows(spec, store)
         self.n_rows = spec.rows_per_epoch or len(self.rows)
         self.dev = Predictor(open_encoded(store, spec.dev), device=self.device)
-        self.model = _build_model(spec, store).to(self.device)
+        self.model = build_model(spec, store).to(self.device)
         self.guidance = _open_guidance(spec, store, self.rows) if spec.distils else None
         self.objective = _build_objective(spec, self.model, self.guidance).to(self.device)
-        self.schedule = _component("schedules", spec.schedule)
+        self.schedule = _build_schedule(spec)
         self.generator = batch_generator(spec.seed)
 
     @property
     def needs_feedback(self) -> bool:
         """Whether the weighting learns from what each step did to the student."""
-        return self.guidance is not None and bool(self.objective.weighting.needs_feedback)
+        return self.guidance is not None and bool(
+            trait(self.objective.weighting, Weighting, "needs_feedback")
+        )
 
     @property
     def weighting_state(self) -> ExtraState:
         """How the weighting's state enters and leaves a checkpoint."""
         weighting = self.objective.weighting
-        return ExtraState(weighting.state_dict, weighting.load_state_dict)
+        return ExtraState(_hook(weighting, "state_dict"), _hook(weighting, "load_state_dict"))
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Yield the row numbers ``[B]`` of each batch of an epoch."""
-        self.objective.weighting.begin_epoch(epoch, self.spec.epochs)
+        _hook(self.objective.weighting, "begin_epoch")(epoch, self.spec.epochs)
         if self.guidance is not None:
             self.guidance.anchor = self.schedule(epoch, self.spec.epochs)
         order = draw_rows(len(self.rows), self.n_rows, self.generator)
@@ -225,9 +111,15 @@ class _Training:
         for index in LengthBuckets(lengths, self.spec.batch_size, self.generator):
             yield order[index]
 
-    def loss(self, index: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the objective of a batch and its parts."""
-        output = self._forward(index)
+    def forward(self, index: Tensor) -> ModelOutput:
+        """Run the model on rows ``[B]``."""
+        input_ids, mask = gather(self.rows, index)
+        with autocast(self.precision, self.device):
+            output: ModelOutput = self.model(input_ids.to(self.device), mask.to(self.device))
+        return output
+
+    def loss(self, index: Tensor, output: ModelOutput) -> tuple[Tensor, LossParts]:
+        """Return the objective of rows ``[B]`` and its parts."""
         targets = self.rows.labels[index].to(self.device)
         if self.guidance is None:
             value = self.objective(output.logits, targets, None)
@@ -246,7 +138,7 @@ class _Training:
         assert self.guidance is not None
         self.model.eval()
         with torch.no_grad():
-            logits = self._forward(index).logits.float()
+            logits = self.forward(index).logits
         self.model.train()
         self.objective.feedback(
             logits,
@@ -258,19 +150,13 @@ class _Training:
         """Return the dev metrics, and what the weighting says of its epoch."""
         _, logits, targets = self.predict_dev()
         metrics = classification_metrics(logits, targets, "val_")
-        return {**metrics, **self.objective.weighting.end_epoch()}
+        return {**metrics, **_hook(self.objective.weighting, "end_epoch")()}
 
     def predict_dev(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ids ``[N]``, logits ``[N, C]`` and targets ``[N]`` of the dev split."""
         with autocast(self.precision, self.device):
             logits, _ = self.dev(self.model)
         return self.dev.ids, logits, self.dev.targets
-
-    def _forward(self, index: Tensor) -> ModelOutput:
-        input_ids, mask = gather(self.rows, index)
-        with autocast(self.precision, self.device):
-            output: ModelOutput = self.model(input_ids.to(self.device), mask.to(self.device))
-        return output
 
 
 def draw_rows(available: int, wanted: int, generator: torch.Generator) -> Tensor:
@@ -293,7 +179,8 @@ def _open_guidance(spec: StudentSpec, store: Store, rows: Encoded) -> Guidance:
     return Guidance(store, teachers, rows, splits)
 
 
-def _build_model(spec: StudentSpec, store: Store) -> nn.Module:
+def build_model(spec: StudentSpec, store: Store) -> nn.Module:
+    """Make the untrained student, on the CPU."""
     params = {name: value for name, value in spec.model.items() if name != "name"}
     if spec.embedding is not None:
         params["embedding"] = load_embedding(store, spec.embedding)
@@ -309,16 +196,39 @@ def _build_model(spec: StudentSpec, store: Store) -> nn.Module:
     return model
 
 
+def _build_schedule(spec: StudentSpec) -> Schedule:
+    """Make the schedule and check that the teachers' outputs are there for its anchors."""
+    schedule: Schedule = _component("schedules", spec.schedule)
+    wanted = len(trait(schedule, Schedule, "anchors"))
+    for teacher in spec.teachers if spec.distils else ():
+        if len(teacher.outputs) != wanted:
+            raise TrialFailed(
+                f"schedule {spec.schedule['name']!r} has {wanted} anchors, but teacher "
+                f"{teacher.name!r} has outputs of {len(teacher.outputs)}; set "
+                "student.schedule to constant"
+            )
+    return schedule
+
+
 def _component(kind: str, values: Mapping[str, Any]) -> Any:
     params = {name: value for name, value in values.items() if name != "name"}
     return catalog.build(kind, values["name"], **params)
 
 
+def _hook(weighting: Any, name: str) -> Callable[..., Any]:
+    """Return a weighting's hook, or the contract's for a class that stands alone."""
+    default = partial(getattr(Weighting, name), weighting)
+    hook: Callable[..., Any] = getattr(weighting, name, default)
+    return hook
+
+
 def _build_objective(spec: StudentSpec, model: nn.Module, guidance: Guidance | None) -> Objective:
-    weighting = _component("weightings", spec.weighting)
+    # The key of a student with one teacher leaves the weighting out, so it must not matter.
+    several = len(spec.teachers) > 1
+    weighting = _component("weightings", spec.weighting if several else {"name": "average"})
     hint = None
     if guidance is not None:
-        weighting.configure(
+        _hook(weighting, "configure")(
             scores=[teacher.score for teacher in spec.teachers],
             generator_seed=derive_seed(spec.seed, "weighting"),
         )

@@ -55,11 +55,14 @@ def run_task(
     """
     read, run = TASKS[task]
     spec = read(values)
+    checkpoint = Checkpoint(store.root, spec.key)
     try:
         artifact = store.read(task, spec.key)
     except ArtifactMissing:
-        yield from run(spec, store, Checkpoint(store.root, spec.key))
+        yield from run(spec, store, checkpoint)
         return
+    # Left over if the process died between storing the artifact and clearing up.
+    checkpoint.clear()
     history = artifact.meta.get("history") or [{"epoch": 1}]
     yield {
         **history[-1],

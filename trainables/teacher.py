@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables import catalog
 from trainables.batching import LengthBuckets, gather
 from trainables.checkpoint import Checkpoint
 from trainables.device import Precision, autocast, pick_device, resolve_precision
+from trainables.errors import DataError
 from trainables.evaluation import Predictor, open_encoded
 from trainables.loop import Fit, OptimizerSpec
 from trainables.metrics import classification_metrics
+from trainables.microbatch import LossParts
+from trainables.models._output import ModelOutput
 from trainables.seeding import batch_generator, seed_torch
 from trainables.store import Store, content_key
 from trainables.trained import Predictions, report_and_store
@@ -74,6 +77,24 @@ class TeacherSpec:
         return content_key({"kind": "teacher", **payload})
 
 
+def build_model(spec: TeacherSpec) -> nn.Module:
+    """Make the teacher before fine-tuning, on the CPU.
+
+    Raises:
+        DataError: The checkpoint is not a usable encoder, or the model has no layers to freeze.
+    """
+    params = {name: value for name, value in spec.model.items() if name != "name"}
+    model: Any = catalog.build("models", spec.model["name"], n_classes=spec.n_classes, **params)
+    if spec.freeze_layers:
+        if not hasattr(model, "freeze_lower"):
+            raise DataError(
+                f"teacher {spec.name!r} cannot freeze layers: its model {spec.model['name']!r} "
+                "has no pretrained encoder; set freeze_layers to 0"
+            )
+        model.freeze_lower(spec.freeze_layers)
+    return model  # type: ignore[no-any-return]
+
+
 def run(
     spec: TeacherSpec, store: Store, checkpoint: Checkpoint | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -86,11 +107,7 @@ def run(
     seed_torch(spec.seed)
     device = pick_device()
     precision = resolve_precision(spec.precision, device)
-    params = {name: value for name, value in spec.model.items() if name != "name"}
-    model = catalog.build("models", spec.model["name"], n_classes=spec.n_classes, **params)
-    model.to(device)
-    if spec.freeze_layers:
-        model.freeze_lower(spec.freeze_layers)
+    model = build_model(spec).to(device)
 
     train = open_encoded(store, spec.train)
     if spec.rows is not None:
@@ -99,10 +116,13 @@ def run(
     generator = batch_generator(spec.seed)
     buckets = LengthBuckets(train.lengths, spec.batch_size, generator)
 
-    def loss(index: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def forward(index: Tensor) -> ModelOutput:
         input_ids, mask = gather(train, index)
         with autocast(precision, device):
-            output = model(input_ids.to(device), mask.to(device))
+            output: ModelOutput = model(input_ids.to(device), mask.to(device))
+        return output
+
+    def loss(index: Tensor, output: ModelOutput) -> tuple[Tensor, LossParts]:
         return functional.cross_entropy(output.logits.float(), train.labels[index].to(device)), {}
 
     def predict_dev() -> Predictions:
@@ -115,6 +135,7 @@ def run(
         epochs=spec.epochs,
         steps_per_epoch=len(buckets),
         batches=lambda _: buckets,
+        forward=forward,
         loss=loss,
         evaluate=lambda: classification_metrics(*predict_dev()[1:], "val_"),
         optimizer=spec.optimizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -9,48 +10,36 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainables import catalog
 from trainables.batching import gather
-from trainables.device import autocast, pick_device, resolve_precision
-from trainables.embeddings import load_embedding
+from trainables.device import Precision, autocast, pick_device, resolve_precision
 from trainables.encoded import Encoded
 from trainables.evaluation import open_encoded
 from trainables.store import Store
 from trainables.student import StudentSpec
+from trainables.student import build_model as build_student
 from trainables.teacher import TeacherSpec
+from trainables.teacher import build_model as build_teacher
 
 PROBE_ROWS = 64
 
 
 def teacher_seconds(spec: TeacherSpec, store: Store) -> tuple[float, float]:
     """Return the seconds one row takes in training and in a forward pass of this teacher."""
-    params = {name: value for name, value in spec.model.items() if name != "name"}
-    model = catalog.build("models", spec.model["name"], n_classes=spec.n_classes, **params)
+    model = build_teacher(spec)
     return _probe(model, open_encoded(store, spec.train), spec.batch_size, spec.precision)
 
 
 def student_seconds(spec: StudentSpec, store: Store) -> float:
     """Return the seconds one row takes in the training of this student."""
-    params = {name: value for name, value in spec.model.items() if name != "name"}
-    if spec.embedding is not None:
-        params["embedding"] = load_embedding(store, spec.embedding)
-        params["embedding_dim"] = params["embedding"].shape[1]
-    model = catalog.build(
-        "models",
-        spec.model["name"],
-        n_classes=spec.n_classes,
-        vocab_size=spec.vocab_size,
-        freeze_embedding=spec.freeze_embedding,
-        **params,
-    )
+    model = build_student(spec, store)
     return _probe(model, open_encoded(store, spec.train), spec.batch_size, spec.precision)[0]
 
 
 def _probe(
-    model: nn.Module, rows: Encoded, batch_size: int, precision: str
+    model: nn.Module, rows: Encoded, batch_size: int, precision: Precision
 ) -> tuple[float, float]:
     device = pick_device()
-    resolved = resolve_precision(precision, device)  # type: ignore[arg-type]
+    resolved = resolve_precision(precision, device)
     model.to(device)
     size = min(batch_size, PROBE_ROWS, len(rows))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:size]
@@ -75,12 +64,11 @@ def _probe(
 
 
 def _median_seconds(work: Callable[[], None], device: torch.device) -> float:
-    work()
     times = []
-    for _ in range(3):
+    for _ in range(4):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return sorted(times)[1]
+    return statistics.median(times[1:])  # the first one warms up

@@ -35,6 +35,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start the next trial in this process."""
         self._reports.close()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the GPU is shared with other trials
         self._start(new_config)
         return True
 

@@ -268,7 +268,7 @@ def _fidelity(report: Report) -> str:
     cells: list[tuple[Sequence[Any], bool]] = [
         (
             [
-                escape(row.model.removeprefix("control:").replace("_", " ")),
+                escape(row.model.replace("control:", "control ").replace("teacher:", "teacher ")),
                 percent(row.ece),
                 *(percent(row.agreement.get(name)) for name in names),
             ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,14 @@ LOG_FACTOR = 20.0
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the score's variation, largest first, and the method that found them."""
+    """Shares of the score's variation, largest first, and the method that found them.
+
+    ``rough`` when the evaluator warned that it has too few trials somewhere.
+    """
 
     shares: Mapping[str, float]
     method: str
+    rough: bool = False
 
 
 def importance(
@@ -57,8 +62,11 @@ def importance(
     method = "PED-ANOVA"
     if len(trials) <= _FANOVA_UP_TO:
         evaluator, method = optuna.importance.FanovaImportanceEvaluator(seed=0), "fANOVA"
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return Importance({name: float(share) for name, share in shares.items()}, method)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    rough = any("inaccurate" in str(warning.message) for warning in caught)
+    return Importance({name: float(share) for name, share in shares.items()}, method, rough)
 
 
 def numeric(values: Sequence[Any]) -> bool:

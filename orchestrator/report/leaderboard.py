@@ -112,11 +112,7 @@ def confirm_rows(record: SweepRecord) -> list[ConfirmRow]:
             trial
         )
     rows = [_confirm_row(group, trials) for group, trials in groups.items()]
-    found_in_search = {
-        repr(sorted(trial.params.items())): trial.metrics
-        for trial in distinct(record.of(Stage.STUDENTS))
-        if trial.state is TrialState.COMPLETE
-    }
+    searched = {trial.key: trial.metrics for trial in record.of(Stage.STUDENTS)}
     name, direction = record.objective
     sign = 1.0 if direction == "max" else -1.0
 
@@ -125,7 +121,7 @@ def confirm_rows(record: SweepRecord) -> list[ConfirmRow]:
             return -math.inf
         if name in row.metrics:
             return sign * row.metrics[name].mean
-        earlier = found_in_search.get(repr(sorted(row.params.items())), {})
+        earlier = searched.get(row.group, {})
         return sign * earlier[name] if name in earlier else -math.inf
 
     rows.sort(key=lambda row: (row.role != naming.CANDIDATE, -on_dev(row)))
@@ -178,7 +174,7 @@ def _confirm_row(group: str, trials: Sequence[TrialRecord]) -> ConfirmRow:
         group=group,
         role=trials[0].role,
         method=naming.describe_method(trials[0]),
-        params=dict(trials[0].params),
+        params={name: value for name, value in trials[0].params.items() if name != "seed"},
         keys=tuple(trial.key for trial in complete),
         seeds=tuple(trial.seed for trial in complete),
         failed=_count(trials, TrialState.FAILED),

@@ -148,7 +148,7 @@ def _about_shrinkage(report: Report) -> Iterator[str]:
         return
     if naming.decision_metric(name) != name.removeprefix("val_"):
         return
-    searched = [row for row in report.students if row.rank and row.params == chosen.params]
+    searched = [row for row in report.students if row.rank and row.key == chosen.group]
     for row in searched[:1]:
         before, after = row.metrics[name], chosen.metrics[name].mean
         if before - after > _SHRINKAGE:

@@ -104,10 +104,10 @@ class ConfirmRow:
     """One configuration trained again over several seeds.
 
     Attributes:
-        group: Key of the configuration without its seed.
+        group: Key of the student trial that it repeats.
         role: ``candidate`` or the control's role.
         method: As in ``TrialRow``.
-        params: Flat dotted names and values.
+        params: Flat dotted names and values, without the seed.
         keys: Keys of the complete trials, by seed.
         seeds: Seeds of the complete trials, ascending.
         failed: How many of its trials failed.

@@ -219,6 +219,7 @@ def _time(report: Report) -> Figure:
             "yaxis": axis("", type="category", autorange="reversed"),
         },
         height=130 + 38 * len(rows),
+        wide=True,
     )
 
 

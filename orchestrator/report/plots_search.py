@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.records import TrialState
@@ -19,11 +18,15 @@ from orchestrator.report.figure import (
     Figure,
     axis,
 )
-from orchestrator.report.importance import Importance, logarithmic, numeric, searched
+from orchestrator.report.importance import Importance
 from orchestrator.report.parts import TrialRow
-
-_MOST_SLICES = 12
-_MOST_AXES = 8
+from orchestrator.report.plots_parameters import (
+    parameter_figures,
+    points,
+    score_axis,
+    scores,
+    shown,
+)
 
 
 def search_figures(report: Report, importance: Importance | None) -> list[Figure]:
@@ -37,43 +40,7 @@ def search_figures(report: Report, importance: Importance | None) -> list[Figure
         figures.append(_hypervolume(report))
     found = _subsets(report)
     figures += [found] if found is not None else []
-    columns = searched(report)
-    if len(columns) > 1:
-        figures.append(_parallel(report, columns))
-    return figures + [_slice(report, name) for name in list(columns)[:_MOST_SLICES]]
-
-
-def _score_axis(report: Report) -> dict[str, Any]:
-    name = naming.describe_metric(report.objective[0])
-    return axis(f"{name}, %" if _is_share(report) else name)
-
-
-def _is_share(report: Report) -> bool:
-    plain = report.objective[0].removeprefix("val_")
-    return naming.decision_metric(plain) == plain
-
-
-def _shown(report: Report, value: float) -> float:
-    return round(100 * value, 3) if _is_share(report) else value
-
-
-def _scores(report: Report, rows: Sequence[TrialRow]) -> list[float]:
-    return [_shown(report, row.metrics[report.objective[0]]) for row in rows]
-
-
-def _points(
-    report: Report, rows: Sequence[TrialRow], x: Iterable[Any], name: str, **marker: Any
-) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": list(x),
-        "y": _scores(report, rows),
-        "text": [f"{row.method}<br>{row.role}" for row in rows],
-        "hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>",
-        "marker": {"size": 8, **marker},
-    }
+    return figures + parameter_figures(report)
 
 
 def _pareto(report: Report) -> Figure:
@@ -84,12 +51,12 @@ def _pareto(report: Report) -> Figure:
     chosen = sorted((row for row in rows if row.pareto), key=_parameters)
     teachers = [row for row in report.teachers if {objective, "parameters"} <= set(row.metrics)]
     data = [
-        _points(report, others, map(_parameters, others), "students", color=MUTED, opacity=0.55),
-        _points(
+        points(report, others, map(_parameters, others), "students", color=MUTED, opacity=0.55),
+        points(
             report, controls, map(_parameters, controls), "controls", color=SECOND, symbol="diamond"
         ),
         {
-            **_points(report, chosen, map(_parameters, chosen), "Pareto front", color=ACCENT),
+            **points(report, chosen, map(_parameters, chosen), "Pareto front", color=ACCENT),
             "mode": "lines+markers",
             "line": {"shape": "hv", "width": 2, "color": ACCENT},
             "marker": {"size": 10, "color": ACCENT},
@@ -99,7 +66,7 @@ def _pareto(report: Report) -> Figure:
             "mode": "markers",
             "name": "teachers",
             "x": [row.metrics["parameters"] for row in teachers],
-            "y": [_shown(report, row.metrics[objective]) for row in teachers],
+            "y": [shown(report, row.metrics[objective]) for row in teachers],
             "text": [row.name for row in teachers],
             "hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>",
             "marker": {"size": 12, "symbol": "star", "color": GOOD},
@@ -111,7 +78,7 @@ def _pareto(report: Report) -> Figure:
         "Each complete student, the controls and the teachers. On the front, nothing smaller "
         "scores as high.",
         [trace for trace in data if trace["x"]],
-        {"xaxis": axis("parameters", type="log", dtick="D2"), "yaxis": _score_axis(report)},
+        {"xaxis": axis("parameters", type="log", dtick="D2"), "yaxis": score_axis(report)},
         height=400,
         wide=True,
     )
@@ -129,13 +96,13 @@ def _best_so_far(report: Report) -> Figure:
     ]
     running: list[float] = []
     for _, row in finished:
-        value = _shown(report, row.metrics[objective])
+        value = shown(report, row.metrics[objective])
         running.append(better(running[-1], value) if running else value)
     plain = next((row for row in report.controls if row.role == naming.PLAIN and row.rank), None)
     numbers = [i for i, _ in finished]
     data = [
-        _points(report, [r for _, r in finished], numbers, "complete", color=MUTED, opacity=0.7),
-        _points(
+        points(report, [r for _, r in finished], numbers, "complete", color=MUTED, opacity=0.7),
+        points(
             report,
             [r for _, r in stopped],
             [i for i, _ in stopped],
@@ -156,7 +123,7 @@ def _best_so_far(report: Report) -> Figure:
     scored = [row.metrics[objective] for row in report.teachers if objective in row.metrics]
     levels.append(("best teacher", better(scored, default=None), GOOD))
     data += [
-        _level(name, numbers, _shown(report, value), colour)
+        _level(name, numbers, shown(report, value), colour)
         for name, value, colour in levels
         if value is not None
     ]
@@ -165,7 +132,7 @@ def _best_so_far(report: Report) -> Figure:
         "Best so far",
         "Score of each trial in the order they ran, controls first.",
         [trace for trace in data if trace["x"]],
-        {"xaxis": axis("trial"), "yaxis": _score_axis(report)},
+        {"xaxis": axis("trial"), "yaxis": score_axis(report)},
     )
 
 
@@ -185,7 +152,8 @@ def _importance(found: Importance) -> Figure:
     return Figure(
         "importance",
         "What mattered",
-        f"Share of the score's variation that each searched parameter explains ({found.method}).",
+        f"Share of the score's variation that each searched parameter explains ({found.method})."
+        + (" Rough: some ranges hold few trials." if found.rough else ""),
         [
             {
                 "type": "bar",
@@ -227,7 +195,7 @@ def _subsets(report: Report) -> Figure | None:
     """Draw mean score by subset of teachers and method; None without a choice of teachers."""
     rows = [row for row in report.ranked() if row.rank and row.teachers]
     cells: dict[tuple[str, str], list[float]] = {}
-    for row, value in zip(rows, _scores(report, rows), strict=True):
+    for row, value in zip(rows, scores(report, rows), strict=True):
         method = str(row.params.get("weighting") or row.params.get("loss") or "default")
         cells.setdefault(("+".join(row.teachers), method), []).append(value)
     subsets = sorted({subset for subset, _ in cells}, key=lambda name: (name.count("+"), name))
@@ -264,64 +232,6 @@ def _heatmap(
         "xgap": 2,
         "ygap": 2,
     }
-
-
-def _parallel(report: Report, columns: Mapping[str, Sequence[Any]]) -> Figure:
-    rows = [row for row in report.students if row.rank]
-    names = [name for name in columns if all(name in row.params for row in rows)][:_MOST_AXES]
-    dimensions = [_dimension(name, [row.params[name] for row in rows]) for name in names]
-    scores = _scores(report, rows)
-    label = naming.describe_metric(report.objective[0])
-    dimensions.append({"label": label, "values": scores})
-    margin = 30 + 7 * max(len(str(text)) for text in dimensions[0].get("ticktext", ["0.000"]))
-    line = {"color": scores, "colorscale": SEQUENTIAL, "showscale": False}
-    return Figure(
-        "parallel",
-        "Parallel coordinates",
-        "One line for each complete student, stronger colour for a higher score. Drag along an "
-        "axis to select.",
-        [{"type": "parcoords", "dimensions": dimensions, "line": line}],
-        {"margin": {"l": margin, "r": 60, "t": 50, "b": 30}},
-        height=380,
-        wide=True,
-        scroll=130 * len(dimensions),
-    )
-
-
-def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    if numeric(values) and not logarithmic(values):
-        return {"label": name, "values": list(values)}
-    if numeric(values):  # plotly has no logarithmic axis here
-        powers = [math.log10(value) for value in values]
-        ticks = list(range(math.floor(min(powers)), math.ceil(max(powers)) + 1))
-        labels = [f"{10.0**tick:g}" for tick in ticks]
-        return {"label": name, "values": powers, "tickvals": ticks, "ticktext": labels}
-    words = ["+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in values]
-    labels = sorted(set(words))
-    return {
-        "label": name,
-        "values": [labels.index(word) for word in words],
-        "tickvals": list(range(len(labels))),
-        "ticktext": labels,
-    }
-
-
-def _slice(report: Report, name: str) -> Figure:
-    rows = [row for row in report.students if row.rank and name in row.params]
-    values = [row.params[name] for row in rows]
-    kind: dict[str, Any] = {"type": "category"}
-    if values and numeric(values):
-        kind = {"type": "log" if logarithmic(values) else "linear"}
-    else:
-        values = ["+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in values]
-    return Figure(
-        f"slice-{name}",
-        name,
-        "",
-        [_points(report, rows, values, name, color=ACCENT, opacity=0.65)],
-        {"xaxis": axis("", **kind), "yaxis": _score_axis(report), "showlegend": False},
-        height=240,
-    )
 
 
 def _parameters(row: TrialRow) -> float:

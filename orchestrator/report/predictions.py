@@ -76,14 +76,15 @@ class Reader:
     def confirmed(self, row: ConfirmRow, split: str) -> Arm | None:
         """Return the predictions of a confirmed configuration on ``test`` or ``dev``.
 
-        Dev predictions may lie with the confirm artifact or, as for any student, under its key.
+        Dev predictions lie with the student that the confirm artifact names.
         """
-        places = [("confirm", "predictions.safetensors")]
-        if split == "dev":
-            places = [("confirm", "dev.safetensors"), ("student", "dev.safetensors")]
         seeds, models = [], []
         for key, seed in zip(row.keys, row.seeds, strict=True):
-            found = self._first(key, places)
+            if split == "test":
+                found = self._read("confirm", key, "predictions.safetensors")
+            else:
+                meta = self._store.meta("confirm", key) or {}
+                found = self._read("student", meta.get("student", key), "dev.safetensors")
             if found is None:
                 self.missing.append(f"{row.role} seed {seed} ({split})")
             else:
@@ -93,7 +94,7 @@ class Reader:
 
     def searched(self, key: str, role: str, seed: int) -> Arm | None:
         """Return the dev predictions of one trial of the student stage."""
-        found = self._first(key, [("student", "dev.safetensors")])
+        found = self._read("student", key, "dev.safetensors")
         if found is None:
             self.missing.append(f"{role} (dev)")
             return None
@@ -105,24 +106,21 @@ class Reader:
         for trial in outputs:
             if trial.state is not TrialState.COMPLETE or trial.spec.get("split") != split:
                 continue
-            predictions = self._first(trial.key, [("outputs", "outputs.safetensors")])
+            predictions = self._read("outputs", trial.key, "outputs.safetensors")
             if predictions is None:
                 self.missing.append(f"teacher {trial.role} ({split})")
             else:
                 found[trial.role] = predictions
         return found
 
-    def _first(self, key: str, places: Sequence[tuple[str, str]]) -> Predictions | None:
+    def _read(self, kind: str, key: str, name: str) -> Predictions | None:
         from safetensors.numpy import load_file
 
-        for kind, name in places:
-            try:
-                path = self._store.read(kind, key).file(name)
-            except ArtifactMissing:
-                continue
-            if path.is_file():
-                return _sorted(load_file(path))
-        return None
+        try:
+            path = self._store.read(kind, key).file(name)
+        except ArtifactMissing:
+            return None
+        return _sorted(load_file(path)) if path.is_file() else None
 
 
 def common_ids(arms: Sequence[Arm]) -> Array:

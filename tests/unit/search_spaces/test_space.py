@@ -146,6 +146,13 @@ def test_excluded_teachers_shrink_the_space(
     assert drawn == set(map(tuple, expected))
 
 
+def test_a_resolved_space_may_be_resolved_again() -> None:
+    space = Space.parse({"n_teachers": {"int": [1, 2]}}).with_teachers("abc")
+    assert space.with_teachers("abc") == space
+    smaller = Space.parse({"n_teachers": {"int": [1, 2]}}).with_teachers("abc", excluded="b")
+    assert space.with_teachers("abc", excluded="b") == smaller
+
+
 def test_a_space_of_excluded_teachers_is_refused() -> None:
     with pytest.raises(SpaceError, match="only excluded teachers"):
         Space.parse({"teachers": ["b"]}).with_teachers(["a", "b"], excluded=["b"])

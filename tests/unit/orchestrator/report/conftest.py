@@ -106,7 +106,13 @@ class SweepBuilder:
             share = float((predictions == self.targets).mean())
             metrics = {"val_f1_macro": dev, "test_f1_macro": share, "test_accuracy": share}
             key = self.add(
-                Stage.CONFIRM, role, params or {}, metrics, group=group, seed=seed, tag=group
+                Stage.CONFIRM,
+                role,
+                {**(params or {}), "seed": seed},
+                metrics,
+                group=group,
+                seed=seed,
+                tag=group,
             )
             if save:
                 self.save("confirm", key, "predictions.safetensors", predictions, labelled=True)
@@ -150,13 +156,13 @@ def finished(sweep: SweepBuilder) -> SweepBuilder:
     sweep.student("control:best_teacher", 0.85, params={**kd, "loss.temperature": 1.0})
     sweep.student("control:average", 0.84, params={**mse, "weighting": "average"})
     sweep.student("default", 0.86, params={**kd, "loss.temperature": 2.0}, parameters=1e6)
-    sweep.student("search", 0.90, params=kd, predictions=True)
+    chosen = sweep.student("search", 0.90, params=kd, predictions=True)
     sweep.student("search", 0.88, params=mse)
     sweep.student("search", 0.70, params={**kd, "alpha": 3.0}, state=TrialState.PRUNED, epochs=1)
     targets = sweep.targets
     for role, group, dev, test, params in (
         ("candidate", "g-mse", 0.87, 0.93, mse),
-        ("candidate", "g-kd", 0.89, 0.90, kd),
+        ("candidate", chosen, 0.89, 0.90, kd),
         ("control:plain", "g-plain", 0.80, 0.80, {}),
         ("control:best_teacher", "g-best", 0.85, 0.86, kd),
         ("control:average", "g-average", 0.84, 0.88, mse),

@@ -169,10 +169,11 @@ def test_intervals_hold_what_they_promise() -> None:
     assert held >= 184  # 92 %
 
 
-def test_ten_thousand_examples_take_less_than_two_seconds() -> None:
+def test_ten_thousand_examples_stay_cheap() -> None:
     rng = np.random.default_rng(1)
     targets = rng.integers(10, size=10_000)
     models = np.where(rng.random((6, 10_000)) < 0.85, targets, rng.integers(10, size=(6, 10_000)))
     started = time.process_time()
     statistics.paired_difference(models[:3], models[3:], targets, "f1_macro", 10)
-    assert time.process_time() - started < 2.0
+    # A third of a second; a loop over examples or resamples would take minutes.
+    assert time.process_time() - started < 10.0

@@ -136,8 +136,8 @@ def test_learns_a_separable_problem(name: str) -> None:
     targets = torch.tensor([int(label[-1]) for label in labels])
     torch.manual_seed(0)
     model = build(name, vocab_size=len(words) + 2, embedding_dim=32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
-    for _ in range(40):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(100):
         loss = torch.nn.functional.cross_entropy(model(ids, ids > 0).logits, targets)
         optimizer.zero_grad()
         loss.backward()
