@@ -59,9 +59,11 @@ def run_sweep(
             _publish(report, bus)
             return report
         finally:
-            _finish_shipping(shipper, bus)
-            console.close()
-            outbox.close()
+            try:
+                _finish_shipping(shipper, bus)
+            finally:  # a second Ctrl-C ends the wait, and must not leave the terminal as it is
+                console.close()
+                outbox.close()
 
 
 def _publish(report: Report, bus: EventBus) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
+from orchestrator.errors import OrchestratorError
 from orchestrator.home import Home
 from orchestrator.ledger import open_storage, read_study
 from orchestrator.preflight import ledger_url
@@ -19,14 +22,36 @@ def load_record(home: Home, name: str) -> SweepRecord:
         name: The sweep; see ``Home.find_sweep``.
     """
     state = home.read_state(name)
-    config = SweepConfig.model_validate(state["config"])
+    config = load_sweep_config(home, name)
     trials: list[TrialRecord] = []
     if state["studies"]:
         storage = open_storage(ledger_url(config, home))
         for part, study in state["studies"].items():
-            trials.extend(read_study(storage, study, Stage(part.partition("-")[0])))
+            stage = Stage(part.partition("-")[0])
+            try:
+                trials.extend(read_study(storage, study, stage))
+            except KeyError as error:
+                raise OrchestratorError(
+                    f"the ledger has no {stage} of sweep {name!r}: it was moved or deleted; start "
+                    "the sweep again, which takes finished trials from the store"
+                ) from error
     metric, direction = state["objective"]
     return SweepRecord(name, state["config"], tuple(trials), state["data"], (metric, direction))
+
+
+def load_sweep_config(home: Home, name: str) -> SweepConfig:
+    """Return the config a sweep was last started with.
+
+    Raises:
+        OrchestratorError: It was written by another version of this project.
+    """
+    try:
+        return SweepConfig.model_validate(home.read_state(name)["config"])
+    except (ValidationError, KeyError) as error:
+        raise OrchestratorError(
+            f"{home.sweep(name) / 'sweep.json'} does not fit this version; start sweep {name!r} "
+            "again with its config, which trains nothing twice"
+        ) from error
 
 
 def load_report(home: Home, name: str) -> Report:

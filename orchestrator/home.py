@@ -102,7 +102,8 @@ class Home:
         folder = self.sweep(name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(folder / "lock", timeout=0)
+            # 'status' looks by taking the lock for a moment, which is not another driver.
+            lock = filelock.FileLock(folder / "lock", timeout=0.5)
             lock.acquire()
         except filelock.Timeout as error:
             raise SweepLocked(

@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from orchestrator.history import load_sweep_config
 from orchestrator.home import Home
-from orchestrator.schema import SweepConfig
 from orchestrator.tracking.address import ENVIRONMENT
 from orchestrator.tracking.delivery import Delivery
 from orchestrator.tracking.mlflow import delivery
@@ -19,7 +19,7 @@ from orchestrator.tracking.ui import ui_command
 
 def delivery_of(home: Home, name: str, *, replay: bool = False) -> Delivery:
     """Return the delivery of a sweep's outbox to where its config says MLflow is."""
-    config = SweepConfig.model_validate(home.read_state(name)["config"])
+    config = load_sweep_config(home, name)
     return delivery(
         Outbox(home.outbox(name)),
         config.tracking.uri,

@@ -16,7 +16,7 @@ def trial_name(proposal: Proposal) -> str:
         return f"teacher {proposal.role}"
     if proposal.task == "outputs":
         return f"{proposal.role} on {params['split']}"
-    if "loss" not in params:
+    if params.get("loss", "none") == "none":
         name = "plain"
     else:
         name = " ".join(

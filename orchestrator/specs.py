@@ -226,7 +226,11 @@ def student_params(spec: StudentSpec) -> dict[str, Any]:
     }
     if spec.optimizer.name != "sgd":
         del nested["momentum"]
-    if spec.distils:
+    if not spec.distils:
+        # Spelled out, so that every student has the same columns when runs are compared.
+        nested |= {"teachers": "none", "n_teachers": 0, "alpha": 0.0, "beta": 0.0}
+        nested |= {"loss": "none", "weighting": "none"}
+    else:
         nested |= {
             "teachers": "+".join(names),
             "n_teachers": len(names),

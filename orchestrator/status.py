@@ -91,6 +91,8 @@ def _is_held(home: Home, name: str) -> bool:
             return False
     except filelock.Timeout:
         return True
+    except OSError:
+        return False  # a home that only its owner can write: no way to tell
 
 
 def _undelivered(home: Home, name: str) -> int:

@@ -115,6 +115,7 @@ class Sweep:
             Interrupted: The user stopped it; the same command continues.
         """
         state = TrialState.FAILED
+        self._announced = False
         with ExitStack() as self._exits:
             try:
                 self._run()
@@ -125,10 +126,12 @@ class Sweep:
                     "interrupted; everything so far is kept and the same command continues"
                 ) from error
             finally:
-                self.bus.emit(SweepFinished(state))
+                if self._announced:  # else nothing was begun that could be finished
+                    self.bus.emit(SweepFinished(state))
 
     def _run(self) -> None:
         preflight.check_home(self.home)
+        preflight.check_resources(self.config, self.options)
         self._storage = open_storage(preflight.ledger_url(self.config, self.home))
         try:
             data = prepare_data(self.config, self.store, self._tell)
@@ -137,7 +140,6 @@ class Sweep:
         except (DataError, StoreError) as error:
             raise as_preflight(error) from error
         self._describe(materials)
-        preflight.check_resources(self.config, self.options)
         teachers = self._teachers(materials)
         factory = StudentFactory(self.config, materials, teachers)
         ranked = self._students(factory)
@@ -243,13 +245,9 @@ class Sweep:
         """Return the complete students of the search, the best on dev first."""
         metric, direction = next(iter(self.config.search.objectives.items()))
         sign = -1.0 if direction == "max" else 1.0
-        complete = [
-            record
-            for record in self._ledger.records()
-            if record.state is TrialState.COMPLETE and metric in record.metrics
-        ]
-        complete.sort(key=lambda record: (sign * record.metrics[metric], record.key))
-        return [self._ledger.proposal_of(record.key) for record in complete]
+        complete = [entry for entry in self._ledger.complete() if metric in entry[1]]
+        complete.sort(key=lambda entry: (sign * entry[1][metric], entry[0].key))
+        return [proposal for proposal, _ in complete]
 
     def _confirm(self, factory: StudentFactory, ranked: Sequence[Proposal]) -> None:
         """Run the best and the controls again with several seeds; read the test split."""
@@ -450,15 +448,17 @@ class Sweep:
             "tfidf": dict(materials.floor),
             "notes": list(data.notes),
         }
+        self._progress.studies = self._earlier_studies()
         self._write_state()
         metric, direction = next(iter(self.config.search.objectives.items()))
+        self._announced = True
         self.bus.emit(
             SweepStarted(
                 self.config.name,
                 params=self.config.to_dict(),
                 tags=self._tags,
                 data={
-                    "name": self.config.data.path or self.config.data.source,
+                    "name": Path(self.config.data.path or self.config.data.source).name,
                     "source": self.config.data.source,
                     "digest": data.digest,
                     "rows": sum(data.rows.values()),
@@ -467,6 +467,16 @@ class Sweep:
                 direction="max" if direction == "max" else "min",
             )
         )
+
+    def _earlier_studies(self) -> dict[str, str]:
+        """Return the studies of an earlier start, so that an early end does not hide them."""
+        state = self.home.read_state(self.config.name)
+        same = [
+            {**config, "search": {**config["search"], "trials": 0}}
+            for config in (state.get("config"), self.config.to_dict())
+            if config is not None and "search" in config
+        ]
+        return dict(state["studies"]) if len(same) == 2 and same[0] == same[1] else {}
 
     def _write_state(self) -> None:
         metric, direction = next(iter(self.config.search.objectives.items()))

@@ -113,7 +113,7 @@ def _checksum(tree: str, tensors: Mapping[str, Tensor]) -> int:
     """Return a CRC-32: it finds what a power cut leaves behind at a third of SHA-256's cost."""
     checksum = zlib.crc32(tree.encode("utf-8"))
     for tensor in tensors.values():
-        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
     return checksum
 
 

@@ -31,7 +31,7 @@ FILE = "embedding.safetensors"
 
 # Root mean square of the table's entries. Of 0.05, 0.1, 0.3 and 1 the best after six epochs of a
 # TextCNN under AdamW: 62, 65, 66 and 64 % on English snippets, 83.5, 84.4, 84.6 and 84.1 % on
-# Chinese headlines (two seeds each). Equalising the components or the lengths of the rows did not help.
+# Chinese headlines (two seeds each). Equalising the components or the rows' lengths did not help.
 SCALE = 0.3
 OOV_STD = 0.1
 

@@ -92,7 +92,9 @@ class Backward:
         sizes = [len(chunk) for chunk in chunks]
         whole = [tensor for tensor in (logits.grad, features.grad) if tensor is not None]
         used = [logits.grad is not None, features.grad is not None]
-        for chunk, *gradients in zip(chunks, *(g.split(sizes) for g in whole), strict=True):
+        for chunk, *gradients in zip(
+            chunks, *(torch.split(gradient, sizes) for gradient in whole), strict=True
+        ):
             output = self.forward(chunk)
             tensors = [tensor for tensor, wanted in zip(output, used, strict=True) if wanted]
             torch.autograd.backward(tensors, gradients)

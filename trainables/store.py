@@ -108,7 +108,7 @@ def _errno(error: OSError | SafetensorError) -> int:
     if isinstance(error, OSError):
         return error.errno or 0
     # safetensors writes from Rust; the number is only in the text.
-    code = re.search(r"code: (\d+)", str(error))
+    code = re.search(r"(?:os error|code:) (\d+)", str(error))
     return int(code[1]) if code else 0
 
 

@@ -37,11 +37,17 @@ def _saved(record: SweepRecord, students: Sequence[TrialRecord]) -> float:
     One epoch of a student needs each of its teachers once on the rows it trains on, which is what
     the outputs trials of the splits train and transfer measured.
     """
-    forward: dict[str, float] = {}
+    passes: dict[tuple[str, str], float] = {}
+    spent = 0.0
     for trial in record.of(Stage.OUTPUTS):
-        if trial.state is TrialState.COMPLETE and trial.spec.get("split") in {"train", "transfer"}:
-            forward[trial.role] = forward.get(trial.role, 0.0) + trial.seconds
-    spent = sum(forward.values())
+        split = trial.spec.get("split")
+        if trial.state is TrialState.COMPLETE and split in {"train", "transfer"}:
+            # A trial answered from the store took no time now, but its pass has been measured.
+            passes[trial.role, split] = trial.metrics.get("train_seconds", trial.seconds)
+            spent += trial.seconds
+    forward: dict[str, float] = {}
+    for (teacher, _), seconds in passes.items():
+        forward[teacher] = forward.get(teacher, 0.0) + seconds
     needed = 0.0
     for student in students:
         if student.role != naming.PLAIN:

@@ -168,6 +168,8 @@ def _from_spec(spec: Mapping[str, Any], name: str) -> Any:
 
 def _names(value: Any) -> tuple[str, ...]:
     """Read a list of names as recorded: a list, ``"a+b"``, or the text of a list."""
+    if value == "none":
+        return ()
     if isinstance(value, str) and value.startswith(("[", "(")):
         value = ast.literal_eval(value)
     if isinstance(value, str):

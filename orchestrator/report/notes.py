@@ -9,10 +9,10 @@ from orchestrator.report import naming
 from orchestrator.report.document import Report
 from orchestrator.report.naming import percent, points
 from orchestrator.report.ratio import PREFIX
+from orchestrator.report.verdict import MIN_SEEDS
 
 # A teacher this close to the plain student makes the ratio a quotient of noise.
 _NARROW = 0.02
-_FEW_SEEDS = 3
 # The best of many trials shrinks when trained again; below this it is not worth a line.
 _SHRINKAGE = 0.005
 
@@ -46,9 +46,12 @@ def _about_evidence(report: Report, missing: Sequence[str]) -> Iterator[str]:
             "There is no test split: the verdict is on dev, where the candidate was also chosen, "
             "so it is optimistic. Set data.test."
         )
-    if chosen is not None and len(chosen.seeds) < _FEW_SEEDS:
+    if chosen is not None and len(chosen.seeds) < MIN_SEEDS:
         seeds = "One seed" if len(chosen.seeds) == 1 else f"{len(chosen.seeds)} seeds"
-        yield f"{seeds} only: how much training varies is barely known. Set confirm.seeds to 3."
+        yield (
+            f"{seeds} only: how much training varies is barely known, so no claim is made. "
+            f"Set confirm.seeds to {MIN_SEEDS} or more."
+        )
     for row in report.confirm:
         if row.failed:
             total = row.failed + len(row.keys)

@@ -12,12 +12,11 @@ from orchestrator.report.parts import Spread
 
 def next_commands(report: Report, command: str = "orchestrator") -> list[tuple[str, str]]:
     """Return what to type next and what it does."""
-    steps = []
-    if report.best is not None:
-        steps.append((f"{command} export {report.sweep} --output {report.sweep}-model", "ship it"))
-    steps.append((f"{command} report {report.sweep} --format html > {report.sweep}.html", "plots"))
-    steps.append((f"{command} ui", "compare the runs in MLflow"))
-    return steps
+    page = f"{report.sweep}.html"
+    return [
+        (f"{command} report {report.sweep} --format html --output {page}", "plots"),
+        (f"{command} ui", "runs"),
+    ]
 
 
 def score(metrics: Mapping[str, float], name: str) -> str:

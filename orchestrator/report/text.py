@@ -40,7 +40,8 @@ def render_text(report: Report, console: Console, *, command: str = "orchestrato
         for note in report.notes:
             console.print(Padding(Text(f"• {note}"), (0, 0, 0, 1)))
         console.print()
-    console.print(_next_steps(report, command))
+    # A command that is broken over two lines cannot be copied.
+    console.print(_next_steps(report, command), soft_wrap=True)
 
 
 def _headline(report: Report) -> Panel:
@@ -190,9 +191,8 @@ def _methods(report: Report) -> Table | None:
 def _next_steps(report: Report, command: str) -> Text:
     text = Text("Next\n", style="bold")
     steps = next_commands(report, command)
-    width = max(len(step) for step, _ in steps)
     for step, purpose in steps:
-        text.append(f"  {step:<{width}}", style="not bold cyan")
-        text.append(f"  {purpose}\n", style="not bold dim")
+        text.append(f"  {purpose:<6} ", style="not bold dim")
+        text.append(f"{step}\n", style="not bold cyan")
     text.rstrip()
     return text

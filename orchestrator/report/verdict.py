@@ -13,8 +13,9 @@ from orchestrator.report.statistics import ALPHA, combined_p, mcnemar, paired_di
 
 # Half a point of accuracy or F1: an advantage that is surely smaller is not worth a teacher.
 MARGIN = 0.005
-# One model against one model says nothing about training it again.
-MIN_SEEDS = 2
+# With one seed the spread of training is unknown, with two its estimate is close to zero too often:
+# 87 % of their intervals hold the truth in simulations, instead of 95 %.
+MIN_SEEDS = 3
 
 _LISTED = 5
 
@@ -24,7 +25,7 @@ def decide(interval: Interval) -> Verdict:
 
     BEATS: all of it is above 0. NO BEATS: all of it is below the margin of 0.5 points, so that
     whatever advantage there may be is not worth having. INCONCLUSIVE: anything else, and always
-    with a single seed, because its interval does not know how much training varies.
+    with fewer than three seeds, because the interval then hardly knows how much training varies.
     """
     if interval.seeds < MIN_SEEDS:
         return Verdict.INCONCLUSIVE
@@ -97,7 +98,7 @@ def _sentence(
         Verdict.INCONCLUSIVE: f"{method} cannot be told from {other}",
     }[verdict]
     if interval.seeds < MIN_SEEDS:
-        claim = f"{method} against {other}: one seed cannot decide"
+        claim = f"{method} against {other}: only {MIN_SEEDS} seeds or more can decide"
     seeds = f"{interval.seeds} seed{'s' if interval.seeds > 1 else ''}"
     return (
         f"{verdict}: {claim}: {naming.points(interval.estimate)} points of {name} "

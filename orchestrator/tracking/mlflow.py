@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 DEFAULT_EXPERIMENT = "orchestrator"
 SEARCH_PAGE = 1000
 
+# Without it the UI opens such an experiment as one of prompts and traces.
+_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
 
@@ -281,7 +284,7 @@ def _experiment_id(client: MlflowClient, name: str, root: Path | None) -> str:
     if experiment is None:
         location = root.as_uri() if root is not None else None
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=_TRAINING))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

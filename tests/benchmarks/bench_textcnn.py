@@ -53,7 +53,8 @@ def training_step(
             else:
                 logits = model(ids, mask).logits
         model.zero_grad()
-        torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+        torch.autograd.backward(loss)
 
     return step
 

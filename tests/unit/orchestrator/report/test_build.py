@@ -120,7 +120,7 @@ def test_without_confirm_nothing_is_claimed(sweep: Sweep) -> None:
     sweep.student("search", 0.90, predictions=True)
     report = build_report(sweep.record(), sweep.store)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "one seed cannot decide" in report.sentence
+    assert "only 3 seeds or more can decide" in report.sentence
     # (0.90 - 0.60) / (0.95 - 0.60) on dev.
     assert report.distillation_ratio == pytest.approx(0.30 / 0.35)
     assert "No candidate has been confirmed" in report.notes[0]

@@ -36,9 +36,9 @@ def test_text_line_by_line(finished: Sweep) -> None:
     )
     assert " TF-IDF floor   77.0   76.0" in lines
     assert lines[-3:] == [
-        "  orchestrator export news --output news-model        ship it",
-        "  orchestrator report news --format html > news.html  plots",
-        "  orchestrator ui                                     compare the runs in MLflow",
+        "Next",
+        "  plots  orchestrator report news --format html --output news.html",
+        "  runs   orchestrator ui",
     ]
 
 

@@ -18,7 +18,7 @@ from orchestrator.report.predictions import Arm, Predictions
         (-0.02, 0.006, 3, Verdict.INCONCLUSIVE),
         (0.0, 0.02, 3, Verdict.INCONCLUSIVE),
         (0.01, 0.02, 1, Verdict.INCONCLUSIVE),
-        (-0.02, -0.01, 1, Verdict.INCONCLUSIVE),
+        (-0.02, -0.01, 2, Verdict.INCONCLUSIVE),
     ],
 )
 def test_decide(low: float, high: float, seeds: int, expected: Verdict) -> None:
@@ -46,7 +46,7 @@ def test_compare_uses_the_examples_and_seeds_both_have() -> None:
 
 
 def test_identical_predictions_do_not_beat() -> None:
-    both = [[0, 1], [0, 1]]
+    both = [[0, 1], [0, 1], [0, 1]]
     found = verdict.compare(
         arm("candidate", both, [0, 1], [1, 2]),
         arm("control:average", both, [0, 1], [1, 2]),
@@ -58,8 +58,8 @@ def test_identical_predictions_do_not_beat() -> None:
     assert found.verdict is Verdict.NO_BEATS
     assert found.sentence == (
         "NO BEATS: kd is not better than the same student with the plain average of the teachers, "
-        "at most by 0.0 points: +0.0 points of test macro F1 (95 % interval +0.0 to +0.0; 2 seeds, "
-        "2 examples, alpha = 0.05; McNemar by seed: p = 1.000, 1.000)."
+        "at most by 0.0 points: +0.0 points of test macro F1 (95 % interval +0.0 to +0.0; 3 seeds, "
+        "2 examples, alpha = 0.05; McNemar by seed: p = 1.000, 1.000, 1.000)."
     )
 
 

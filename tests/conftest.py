@@ -1,0 +1,61 @@
+"""Fixtures that several folders share: one Ray cluster and one smoke sweep for the whole run."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def orchestrator() -> Run:
+    """Run the real command line: ``orchestrator("report", "--json", cwd=...)``."""
+
+    def run(*arguments: str | Path, timeout: float = 600, **options: Any) -> Any:
+        command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
+        environment = {**os.environ, **options.pop("env", {})}
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=environment,
+            **options,
+        )
+
+    return run
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """A finished smoke sweep: where it is and what it printed."""
+
+    home: Path
+    report: dict[str, Any]
+    log: str
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory, orchestrator: Run) -> Smoke:
+    """Run the smoke preset once through the command line. Tests must not change its home."""
+    home = tmp_path_factory.mktemp("smoke") / "home"
+    done = orchestrator("sweep", "smoke", "--home", home, "--cpus", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    return Smoke(home, json.loads(done.stdout), done.stderr)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[list[Any]]:
+    """Start one local cluster of 2 CPUs and 2 logical GPUs for all tests that need Ray."""
+    from orchestrator.cluster import connect
+
+    with connect(cpus=2, gpus=2, python_path=str(Path(__file__).parent)) as nodes:
+        yield nodes
