@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from orchestrator.history import load_record
 from orchestrator.home import Home
 from orchestrator.report.build import build_report
 from orchestrator.report.document import Report
+from orchestrator.report.html import to_html
+from orchestrator.report.tables import to_markdown
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep import Options, Sweep
 from orchestrator.tracking import EventBus
@@ -20,6 +23,7 @@ from orchestrator.tracking.events import ArtifactLogged
 from orchestrator.tracking.mlflow import delivery
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.shipper import Shipper
+from trainables.store import atomic_write
 
 DRAIN_SECONDS = 60.0
 
@@ -56,7 +60,7 @@ def run_sweep(
         try:
             Sweep(config, home, bus, options).run()
             report = build_report(load_record(home, config.name), home.store)
-            _publish(report, bus)
+            _publish(report, home, bus)
             return report
         finally:
             try:
@@ -66,15 +70,18 @@ def run_sweep(
                 outbox.close()
 
 
-def _publish(report: Report, bus: EventBus) -> None:
-    """Put the report beside the runs in MLflow."""
-    import json
-
-    from orchestrator.report.text import to_markdown
-
-    document = json.dumps(report.to_json(), indent=1)
-    bus.emit(ArtifactLogged("report/report.md", text=to_markdown(report)))
-    bus.emit(ArtifactLogged("report/report.json", text=document))
+def _publish(report: Report, home: Home, bus: EventBus) -> None:
+    """Write the report beside the sweep and put it with the parent run in MLflow."""
+    folder = home.sweep(report.sweep)
+    texts = {
+        "report.html": to_html(report),
+        "report.md": to_markdown(report),
+        "report.json": json.dumps(report.to_json(), indent=1, ensure_ascii=False),
+    }
+    for name, text in texts.items():
+        atomic_write(folder / name, text.encode("utf-8"))
+        # By name, relative to the outbox: a home can be moved before MLflow has everything.
+        bus.emit(ArtifactLogged(f"report/{name}", path=name))
 
 
 def _finish_shipping(shipper: Shipper, bus: EventBus) -> None:

@@ -108,8 +108,10 @@ def make_plan(
     ]
     factory = StudentFactory(config, materials, expected)
     space = Space.parse(config.search.space).with_teachers([t.name for t in expected])
-    controls = 3 if config.search.controls else 0
-    students = controls + max(config.search.trials, 1 + len(space.grid_points()))
+    controls = len({factory.proposal(p, role).key for role, p in factory.controls().items()})
+    students = controls * config.search.controls + max(
+        config.search.trials, 1 + len(space.grid_points())
+    )
     confirmed = _confirm_trials(config)
     times = _Times(config, materials, factory, store) if estimate else None
     resources = config.resources

@@ -39,14 +39,13 @@ def check_home(home: Home) -> None:
     try:
         home.path.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"orchestrator")
+        probe.unlink()
         free = shutil.disk_usage(home.path).free
     except OSError as error:
         problem = Problem(
             str(home.path), f"cannot be written ({error.strerror})", "name another --home"
         )
         raise PreflightError([problem]) from error
-    finally:
-        probe.unlink(missing_ok=True)
     if free < MIN_FREE_BYTES:
         text = (
             f"only {free / 2**20:.0f} MB are free on its disk, {MIN_FREE_BYTES / 2**20:.0f} needed"

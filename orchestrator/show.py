@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,6 +27,7 @@ def render_report(report: Report, fmt: str) -> str:
     Raises:
         UsageError: There is no such format.
     """
+    from orchestrator.report.html import to_html
     from orchestrator.report.tables import to_csv
     from orchestrator.report.text import render_text, to_markdown
 
@@ -34,10 +35,11 @@ def render_report(report: Report, fmt: str) -> str:
         buffer = io.StringIO()
         render_text(report, Console(file=buffer, width=100))
         return buffer.getvalue()
-    makers = {
+    makers: dict[str, Callable[[Report], str]] = {
         "md": to_markdown,
         "csv": to_csv,
         "json": lambda r: json.dumps(r.to_json(), indent=1, ensure_ascii=False),
+        "html": to_html,
     }
     if fmt not in makers:
         raise UsageError(f"unknown format {fmt!r}; there are: text, {', '.join(makers)}")

@@ -223,8 +223,12 @@ class _Listener(tune.Callback):  # type: ignore[misc]
         self._driver.started(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        self._driver.ended(trial.config["number"], None, str(error or "the trial's process died"))
+        try:
+            # trial.get_error() looks where Tune copies the file to, which it does later.
+            error = Path(trial.error_file).read_text(encoding="utf-8")
+        except (TypeError, OSError):
+            error = "the trial's process died"
+        self._driver.ended(trial.config["number"], None, error)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+# Ray reads it when it is imported, and a test module may do that before orchestrator.cluster.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -6,8 +6,8 @@ Legend: N examples, C classes, D features, K teachers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainables.device import Precision, autocast, pick_device, resolve_precision
+from trainables.answers import Answers, ask, ask_folds, ask_together, mean_entropy
+from trainables.device import Precision, pick_device, resolve_precision
 from trainables.encoded import Encoded
 from trainables.errors import DataError, TrialFailed
-from trainables.evaluation import Predictor, open_encoded
+from trainables.evaluation import open_encoded
+from trainables.hierarchy import coarsened
 from trainables.metrics import classification_metrics
 from trainables.models._io import load_model
 from trainables.store import Store, content_key
 
 FILE = "outputs.safetensors"
-CHECKED_ROWS = 64
-# Half precision moves a logit by about 2^-8 of its size; more than this is another model.
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.15}
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,12 @@ class OutputsSpec:
         encoded: Key of the split's tokens under the teacher's tokenizer.
         features: Whether pooled features are stored too, as float16.
         precision: Of the forward pass; logits are stored as float32 either way.
+        folds: Teachers that each left out one fold of these rows, in the order of the folds:
+            a row's logits come from the one that has not seen it. Features and head still come
+            from ``teacher``, because they are comparable within one model only.
+        members: Students whose averaged probabilities are the outputs, in place of a teacher;
+            ``teacher`` then names the ensemble.
+        anchor: Share of its training after which the teacher gave these outputs.
     """
 
     teacher: str
@@ -50,11 +55,18 @@ class OutputsSpec:
     encoded: str
     features: bool = False
     precision: Precision = "auto"
+    folds: Sequence[str] = ()
+    members: Sequence[str] = ()
+    anchor: float = 1.0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> OutputsSpec:
         """Read it back from JSON values."""
         return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**vars(self), "folds": list(self.folds), "members": list(self.members)}
 
     @property
     def key(self) -> str:
@@ -66,6 +78,10 @@ class OutputsSpec:
                 "encoded": self.encoded,
                 "features": self.features,
                 "precision": self.precision,
+                # Left out where not used, so that they rename no plain outputs.
+                **({"folds": list(self.folds)} if self.folds else {}),
+                **({"members": list(self.members)} if self.members else {}),
+                **({"anchor": self.anchor} if self.anchor != 1.0 else {}),
             }
         )
 
@@ -73,31 +89,56 @@ class OutputsSpec:
 def run(spec: OutputsSpec, store: Store) -> Iterator[dict[str, Any]]:
     """Compute and store the outputs; yields one report.
 
-    A sample of rows is computed a second time in fp32, one by one without padding, and must
-    agree with what was stored.
-
     Raises:
-        TrialFailed: Cached and live logits disagree.
+        TrialFailed: Cached and live logits disagree, or the teacher was to leave these outputs
+            during its training and did not.
     """
     started = time.perf_counter()
+    if spec.anchor != 1.0:
+        raise TrialFailed(
+            f"the outputs of teacher {spec.name!r} after {spec.anchor:g} of its training are gone; "
+            f"delete teacher {spec.teacher[:12]} from the store and start the sweep again"
+        )
     device = pick_device()
     precision = resolve_precision(spec.precision, device)
-    teacher = store.read("teacher", spec.teacher)
-    model: nn.Module = load_model(teacher.file("model")).to(device).eval()
     encoded = open_encoded(store, spec.encoded)
-    predictor = Predictor(encoded, device=device)
-    with autocast(precision, device):
-        logits, features = predictor(model, features=spec.features)
-    drift = _check(model, encoded, logits, device, precision)
+    answers = _answers(spec, store, encoded, device, precision)
+    groups = None if spec.members else _groups(store, spec.teacher)
+    yield write_outputs(spec, store, encoded, answers, precision, groups, started)
+
+
+def write_outputs(
+    spec: OutputsSpec,
+    store: Store,
+    encoded: Encoded,
+    answers: Answers,
+    precision: str,
+    groups: Sequence[int] | None,
+    started: float,
+) -> dict[str, Any]:
+    """Store what a teacher said about the rows of a split and return the trial's one report.
+
+    Args:
+        spec: What it is.
+        store: Where it goes.
+        encoded: The rows.
+        answers: What was said.
+        precision: That was used.
+        groups: Superclass of each class, for a teacher of superclasses.
+        started: ``time.perf_counter()`` when the work began.
+    """
+    logits, labels = answers.logits, coarsened(encoded, groups).labels
     tensors = {"ids": encoded.ids, "logits": logits}
-    if features is not None:
-        tensors["features"] = features.half()
-        weight, bias = model.head()  # type: ignore[operator]
-        tensors["head_weight"], tensors["head_bias"] = weight.detach().cpu(), bias.detach().cpu()
-    metrics: dict[str, float] = {"rows": float(len(logits)), "cache_drift": drift}
-    if bool((encoded.labels >= 0).all()):
+    if answers.features is not None and answers.head is not None:
+        tensors["features"] = answers.features.half()
+        tensors["head_weight"], tensors["head_bias"] = answers.head
+    metrics: dict[str, float] = {"rows": float(len(logits)), "cache_drift": answers.drift}
+    if bool((labels >= 0).all()):
         prefix = {"dev": "val_", "train": "train_"}.get(spec.split, f"{spec.split}_")
-        metrics |= classification_metrics(logits, encoded.labels, prefix)
+        metrics |= classification_metrics(logits, labels, prefix)
+        # Near 0 on train means that the teacher repeats the labels and weightings see no
+        # difference between teachers; outputs out of fold are there to prevent that.
+        metrics[f"{prefix}entropy"] = float(mean_entropy(logits))
     seconds = time.perf_counter() - started
     with store.write("outputs", spec.key) as draft:
         save_file(
@@ -111,28 +152,33 @@ def run(spec: OutputsSpec, store: Store) -> Iterator[dict[str, Any]]:
             metrics=metrics,
             seconds=seconds,
         )
-    yield {"epoch": 1, "finished": True, "summary": {**metrics, "train_seconds": seconds}}
+    return {"epoch": 1, "finished": True, "summary": {**metrics, "train_seconds": seconds}}
 
 
-def _check(
-    model: nn.Module,
-    encoded: Encoded,
-    logits: Tensor,
-    device: torch.device,
-    precision: str,
-) -> float:
-    """Return the largest relative difference on evenly spaced rows, computed one by one."""
-    rows = range(0, len(logits), max(1, len(logits) // CHECKED_ROWS))
-    predictor = Predictor(encoded.subset(rows), device=device, batch_size=1)
-    live, _ = predictor(model)
-    scale = live.abs().amax().clamp(min=1.0)
-    drift = float((live - logits[list(rows)]).abs().amax() / scale)
-    if not drift <= TOLERANCE[precision]:
-        raise TrialFailed(
-            f"cached and live logits differ by {drift:.3g} of their size "
-            f"(allowed {TOLERANCE[precision]:g} in {precision}); set its precision to fp32"
-        )
-    return drift
+def _answers(
+    spec: OutputsSpec, store: Store, encoded: Encoded, device: torch.device, precision: str
+) -> Answers:
+    def model(kind: str, key: str) -> nn.Module:
+        return load_model(store.read(kind, key).file("model")).to(device)
+
+    if spec.members:
+        members = (model("student", key) for key in spec.members)
+        return ask_together(members, encoded, device=device, precision=precision)
+    if not spec.folds:
+        teacher = model("teacher", spec.teacher)
+        return ask(teacher, encoded, spec.features, device=device, precision=precision)
+    models = (model("teacher", key) for key in spec.folds)
+    unseen = ask_folds(models, len(spec.folds), encoded, device=device, precision=precision)
+    if not spec.features:
+        return unseen
+    whole = ask(model("teacher", spec.teacher), encoded, True, device=device, precision=precision)
+    return replace(unseen, features=whole.features, head=whole.head)
+
+
+def _groups(store: Store, teacher: str) -> Sequence[int] | None:
+    """Return the superclass of each class if the teacher has learned superclasses."""
+    spec: Mapping[str, Any] = store.read("teacher", teacher).meta.get("spec", {})
+    return spec.get("groups")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,11 @@ from trainables import catalog
 from trainables.batching import LengthBuckets, gather
 from trainables.checkpoint import Checkpoint
 from trainables.device import Precision, autocast, pick_device, resolve_precision
-from trainables.errors import DataError
+from trainables.encoded import Encoded
+from trainables.errors import DataError, TrialFailed
 from trainables.evaluation import Predictor, open_encoded
+from trainables.folds import outside
+from trainables.hierarchy import coarsened
 from trainables.loop import Fit, OptimizerSpec
 from trainables.metrics import classification_metrics
 from trainables.microbatch import LossParts
@@ -22,6 +25,9 @@ from trainables.models._output import ModelOutput
 from trainables.seeding import batch_generator, seed_torch
 from trainables.store import Store, content_key
 from trainables.trained import Predictions, report_and_store
+
+
+_OPTIONS = ("fold", "groups")
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class TeacherSpec:
         model: Component name and parameters. ``checkpoint`` in it is a local folder; the key
             uses ``checkpoint_digest`` instead, so that moving the folder changes nothing.
         checkpoint_digest: Hash of the checkpoint's files, or empty for a model from scratch.
-        n_classes: C.
+        n_classes: C, or the number of superclasses if it learns those.
         train: Key of the encoded training split.
         dev: Key of the encoded dev split.
         rows: Train on the first this many rows only, or None: makes a weak teacher.
@@ -43,6 +49,8 @@ class TeacherSpec:
         freeze_layers: Keep the embeddings and this many of the lowest layers as they are.
         precision: Of the forward passes.
         seed: Of initialisation, dropout and batch order.
+        fold: ``(i, k)`` leaves out fold ``i`` of ``k`` of the training rows; None trains on all.
+        groups: Superclass of each class, for a teacher of superclasses.
     """
 
     name: str
@@ -58,21 +66,40 @@ class TeacherSpec:
     freeze_layers: int = 0
     precision: Precision = "auto"
     seed: int = 0
+    fold: tuple[int, int] | None = None
+    groups: Sequence[int] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TeacherSpec:
         """Read it back from JSON values."""
-        return cls(**{**values, "optimizer": OptimizerSpec(**values["optimizer"])})
+        fold = values.get("fold")
+        return cls(
+            **{
+                **values,
+                "optimizer": OptimizerSpec(**values["optimizer"]),
+                "fold": None if fold is None else (int(fold[0]), int(fold[1])),
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {**vars(self), "model": dict(self.model), "optimizer": vars(self.optimizer)}
+        return {
+            **vars(self),
+            "model": dict(self.model),
+            "optimizer": vars(self.optimizer),
+            "fold": None if self.fold is None else list(self.fold),
+            "groups": None if self.groups is None else list(self.groups),
+        }
 
     @property
     def key(self) -> str:
         """The key of the artifact this spec makes."""
         payload = self.to_dict()
         del payload["name"]
+        for option in _OPTIONS:
+            # Left out where not used, so that an option added later renames no old teacher.
+            if not payload[option]:
+                del payload[option]
         payload["model"] = {k: v for k, v in self.model.items() if k != "checkpoint"}
         return content_key({"kind": "teacher", **payload})
 
@@ -95,6 +122,24 @@ def build_model(spec: TeacherSpec) -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+def _training_rows(spec: TeacherSpec, store: Store) -> Encoded:
+    """Return the rows a teacher may see, with the labels it learns.
+
+    Raises:
+        TrialFailed: Its fold holds all of them.
+    """
+    rows = coarsened(open_encoded(store, spec.train), spec.groups)
+    if spec.rows is not None:
+        rows = rows.subset(range(min(spec.rows, len(rows))))
+    if spec.fold is not None:
+        rows = rows.subset(outside(rows.ids, *spec.fold))
+    if not len(rows):
+        raise TrialFailed(
+            f"teacher {spec.name!r} has no training rows outside its fold; lower its folds"
+        )
+    return rows
+
+
 def run(
     spec: TeacherSpec, store: Store, checkpoint: Checkpoint | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -109,10 +154,8 @@ def run(
     precision = resolve_precision(spec.precision, device)
     model = build_model(spec).to(device)
 
-    train = open_encoded(store, spec.train)
-    if spec.rows is not None:
-        train = train.subset(range(min(spec.rows, len(train))))
-    dev = Predictor(open_encoded(store, spec.dev), device=device)
+    train = _training_rows(spec, store)
+    dev = Predictor(coarsened(open_encoded(store, spec.dev), spec.groups), device=device)
     generator = batch_generator(spec.seed)
     buckets = LengthBuckets(train.lengths, spec.batch_size, generator)
 

@@ -1,7 +1,7 @@
 """A tiny world that the tests of the trainables share: texts, two teachers and their outputs."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def write_encoded(store: Store, key: str, split: str, *, shuffled: bool = False)
     return key
 
 
-def teacher_spec(name: str, **changes: Any) -> TeacherSpec:
+def teacher_spec(name: str, /, **changes: Any) -> TeacherSpec:
     base = TeacherSpec(
         name=name,
         model={
@@ -138,3 +138,13 @@ def world(built_world: World, tmp_path: Path) -> World:
     root = tmp_path / "store"
     shutil.copytree(built_world.store.root, root)
     return World(Store(root), built_world.teachers)
+
+
+@pytest.fixture
+def write_split() -> Callable[..., str]:
+    return write_encoded
+
+
+@pytest.fixture
+def make_teacher() -> Callable[..., TeacherSpec]:
+    return teacher_spec

@@ -26,7 +26,7 @@ def test_agrees_with_scikit_learn(case: str, present: str) -> None:
     predicted = logits.argmax(1)
     expected = {
         "val_accuracy": accuracy_score(targets, predicted),
-        "val_loss": log_loss(targets, logits.softmax(1), labels=list(range(classes))),
+        "val_loss": log_loss(targets, logits.double().softmax(1), labels=list(range(classes))),
     }
     for average in ("macro", "micro", "weighted"):
         expected[f"val_f1_{average}"] = f1_score(

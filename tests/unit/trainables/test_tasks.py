@@ -1,0 +1,63 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from trainables import outputs, student
+from trainables.checkpoint import Checkpoint
+from trainables.store import Store
+from trainables.tasks import TASKS, run_task
+from trainables.teacher import TeacherSpec
+
+
+def test_every_task_runs_from_json_and_then_answers_from_the_store(
+    world: Any, make_teacher: Callable[..., TeacherSpec]
+) -> None:
+    pupil = world.student(epochs=1).to_dict()
+    values = {
+        "teacher": make_teacher("small", epochs=1).to_dict(),
+        "outputs": vars(outputs.OutputsSpec(world.teachers[0].key, "a", "dev", "dev")),
+        "student": pupil,
+        "confirm": {"student": pupil, "test": "test"},
+    }
+    assert set(values) == set(TASKS)
+    for task, spec in values.items():
+        *_, trained = run_task(task, spec, world.store)
+        (cached,) = run_task(task, spec, Store(world.store.root))
+        assert "cached" not in trained
+        assert cached["cached"] is True
+        assert cached["finished"] is trained["finished"] is True
+        assert cached["epoch"] == trained["epoch"]
+        assert cached["summary"].items() <= trained["summary"].items()
+
+
+@pytest.mark.parametrize("file", ["dev.safetensors", "model/model.safetensors", "manifest.json"])
+def test_a_damaged_artifact_is_made_again(world: Any, file: str) -> None:
+    spec = world.student(epochs=1)
+    *_, first = run_task("student", spec.to_dict(), world.store)
+    path = world.store.path("student", spec.key) / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    *_, again = run_task("student", spec.to_dict(), Store(world.store.root))
+    assert "cached" not in again
+    assert again["val_loss"] == first["val_loss"]
+
+
+def test_a_trial_continues_from_its_own_checkpoint(world: Any) -> None:
+    spec = world.student(epochs=3)
+    trial = run_task("student", spec.to_dict(), world.store)
+    assert next(trial)["epoch"] == 1
+    trial.close()
+    rest = list(run_task("student", spec.to_dict(), world.store))
+    assert [report["epoch"] for report in rest] == [2, 3]
+    assert Checkpoint(world.store.root, spec.key).load() is None
+
+
+def test_a_checkpoint_left_behind_is_cleared(world: Any) -> None:
+    spec = world.student(epochs=1)
+    list(student.run(spec, world.store))
+    checkpoint = Checkpoint(world.store.root, spec.key)
+    checkpoint.save({"epoch": 1})
+    list(run_task("student", spec.to_dict(), world.store))
+    assert checkpoint.load() is None
