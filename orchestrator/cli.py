@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from orchestrator.errors import OrchestratorError, ProblemsError
+from orchestrator.errors import OrchestratorError, ProblemsError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.schema import SweepConfig
@@ -164,7 +164,10 @@ def report(
     if output is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}") from error
         _tell(f"wrote {output}")
 
 

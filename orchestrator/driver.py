@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,7 +20,7 @@ from orchestrator.schema import SweepConfig
 from orchestrator.sweep import Options, Sweep
 from orchestrator.tracking import EventBus
 from orchestrator.tracking.console import Console
-from orchestrator.tracking.events import ArtifactLogged
+from orchestrator.tracking.events import ArtifactLogged, Event, SweepStarted
 from orchestrator.tracking.mlflow import delivery
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.shipper import Shipper
@@ -56,7 +57,15 @@ def run_sweep(
             )
         )
         console.shipping = shipper
-        shipper.start()
+        announced = threading.Event()
+
+        def start_shipping(event: Event) -> None:
+            # Not before: a sweep that is refused for its data leaves nothing in MLflow.
+            if isinstance(event, SweepStarted):
+                announced.set()
+                shipper.start()
+
+        bus.subscribe(start_shipping)
         try:
             Sweep(config, home, bus, options).run()
             report = build_report(load_record(home, config.name), home.store)
@@ -64,7 +73,8 @@ def run_sweep(
             return report
         finally:
             try:
-                _finish_shipping(shipper, bus)
+                if announced.is_set():
+                    _finish_shipping(shipper, bus)
             finally:  # a second Ctrl-C ends the wait, and must not leave the terminal as it is
                 console.close()
                 outbox.close()

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.schema import SweepConfig, TeacherConfig, TokenizerConfig
 from trainables import catalog
-from trainables.checkpoints import checkpoint_digest, resolve_checkpoint
+from trainables.checkpoints import check_encoder, checkpoint_digest, resolve_checkpoint
 from trainables.dataset import DataSpec, PreparedData, prepare
 from trainables.embeddings import file_embedding, teacher_embedding
 from trainables.encoded import ensure_encoded, ensure_encoded_test
@@ -105,6 +105,7 @@ def prepare_materials(
         if name not in checkpoints:
             tell(f"opening checkpoint {name}")
             checkpoints[name] = resolve_checkpoint(name, store)
+            check_encoder(checkpoints[name])
         return checkpoints[name]
 
     teachers = []

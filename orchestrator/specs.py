@@ -45,11 +45,13 @@ class TrainedTeacher:
         materials: Its config and its view of the data.
         score: Dev macro-F1.
         outputs: Key of its cached outputs on each split.
+        seconds: What training it and caching its outputs took, paid once for all students.
     """
 
     materials: TeacherMaterials
     score: float
     outputs: Mapping[str, str]
+    seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -164,6 +166,7 @@ class StudentFactory:
             params=student_params(spec),
             point=dict(point),
             seed=spec.seed,
+            facts={"teacher_seconds": sum(self.teachers[t.name].seconds for t in spec.teachers)},
         )
 
     def controls(self, point: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:

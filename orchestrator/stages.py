@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.ledger import Outcome, Proposal, StageLedger
@@ -80,6 +80,9 @@ class StageRun:
         tags: Further tags of every trial.
         search: Where further trials come from, or None.
         budget: Stops the stage when too many trials fail.
+
+    Attributes:
+        gpu: Share of a GPU each trial holds, once that is known.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class StageRun:
         budget: Budget | None = None,
     ) -> None:
         self.stage = stage
+        self.gpu = 0.0
         self.failures: Counter[str] = Counter()
         self.fatal: str | None = None
         self.over_budget = False
@@ -205,6 +209,9 @@ class StageRun:
         return list(meta.get("history") or live.history)
 
     def _settle(self, proposal: Proposal, outcome: Outcome) -> None:
+        held = 0.0 if outcome.cached else self.gpu * outcome.seconds
+        facts = {**proposal.facts, "gpu_seconds": held}
+        outcome = replace(outcome, metrics={**outcome.metrics, **facts})
         self._ledger.finish(proposal, outcome)
         self._check_budget()
         self._bus.emit(
@@ -270,7 +277,12 @@ class StageRun:
                 proposal.key,
                 self._name(proposal),
                 {**proposal.params, "role": proposal.role},
-                {**self._tags, "role": proposal.role, "cached": str(cached).lower()},
+                {
+                    **self._tags,
+                    "role": proposal.role,
+                    "cached": str(cached).lower(),
+                    "teacher_keys": " ".join(_teacher_keys(proposal.spec)),
+                },
                 epochs=int(epochs),
             )
         )
@@ -281,6 +293,13 @@ class StageRun:
         if state is TrialState.COMPLETE:
             return self._store.exists(proposal.task, proposal.key)
         return state is TrialState.FAILED or (state is TrialState.PRUNED and self._may_prune)
+
+
+def _teacher_keys(spec: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the teachers a trial depends on, shortened as in the UI."""
+    teachers = spec.get("student", spec).get("teachers", spec.get("teacher", ()))
+    keys = [teachers] if isinstance(teachers, str) else [teacher["key"] for teacher in teachers]
+    return [key[:16] for key in keys]
 
 
 def _reason(error: str | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,11 +173,19 @@ class Sweep:
             TrainedTeacher(
                 teacher,
                 passed[teacher.config.name],
-                {split: keys[teacher.config.name, split] for split in materials.splits},
+                (answers := {s: keys[teacher.config.name, s] for s in materials.splits}),
+                self._spent(teacher.spec.key, answers.values()),
             )
             for teacher in materials.teachers
             if teacher.config.name in passed
         ]
+
+    def _spent(self, teacher: str, outputs: Iterable[str]) -> float:
+        """Return the seconds that training a teacher and caching its outputs have taken."""
+        trained = self.store.meta("teacher", teacher) or {"metrics": {}}
+        answered = [self.store.meta("outputs", key) or {} for key in outputs]
+        seconds = float(trained["metrics"].get("wall_seconds", 0.0))
+        return seconds + sum(float(meta.get("seconds", 0.0)) for meta in answered)
 
     def _gate(self, materials: Materials, records: Mapping[str, TrialRecord]) -> dict[str, float]:
         """Return the dev macro-F1 of each teacher that is worth learning from."""
@@ -358,6 +366,7 @@ class Sweep:
         slots = cluster.slots(nodes, wanted)
         if not slots:
             raise PreflightError([preflight.does_not_fit(run.stage, wanted, nodes)])
+        run.gpu = wanted["gpu"]
         if run.stage is Stage.STUDENTS and self.config.search.concurrent:
             slots = min(slots, self.config.search.concurrent)
         stop = tuning.StopFlag()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from trainables.errors import TrialFailed
 from trainables.evaluation import Predictor
 from trainables.folds import inside
 from trainables.losses._math import log_probabilities
+
+Resolved = Literal["fp32", "bf16"]
 
 CHECKED_ROWS = 64
 # Half precision moves a logit by about 2^-8 of its size; more than this is another model.
@@ -42,7 +44,7 @@ class Answers:
 
 
 def ask(
-    model: Any, encoded: Encoded, features: bool, *, device: torch.device, precision: str
+    model: Any, encoded: Encoded, features: bool, *, device: torch.device, precision: Resolved
 ) -> Answers:
     """Run a model over a split.
 
@@ -67,7 +69,7 @@ def ask_folds(
     encoded: Encoded,
     *,
     device: torch.device,
-    precision: str,
+    precision: Resolved,
 ) -> Answers:
     """Ask about each row the model that has not seen the row's fold.
 
@@ -92,7 +94,7 @@ def ask_folds(
 
 
 def ask_together(
-    models: Iterable[nn.Module], encoded: Encoded, *, device: torch.device, precision: str
+    models: Iterable[nn.Module], encoded: Encoded, *, device: torch.device, precision: Resolved
 ) -> Answers:
     """Ask several models and average their probabilities; the logits are its logarithm."""
     found = [ask(model, encoded, False, device=device, precision=precision) for model in models]
@@ -107,11 +109,12 @@ def mean_log_probabilities(logits: Tensor) -> Tensor:
 
 def mean_entropy(logits: Tensor) -> Tensor:
     """Return the mean entropy of the predictions in nats; scalar from logits ``[N, C]``."""
-    return torch.special.entr(torch.softmax(logits, dim=-1)).sum(dim=-1).mean()
+    entropy: Tensor = torch.special.entr(torch.softmax(logits, dim=-1)).sum(dim=-1)
+    return entropy.mean()
 
 
 def _check(
-    model: nn.Module, encoded: Encoded, logits: Tensor, device: torch.device, precision: str
+    model: nn.Module, encoded: Encoded, logits: Tensor, device: torch.device, precision: Resolved
 ) -> float:
     """Return the largest relative difference on evenly spaced rows, computed one by one."""
     rows = range(0, len(logits), max(1, len(logits) // CHECKED_ROWS))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainables.checkpoint import Checkpoint
 from trainables.errors import NonFiniteLoss
 from trainables.microbatch import Backward, BatchLoss, BatchValue, Forward
-from trainables.optimizer import OptimizerSpec, build_optimizer, linear_schedule
+from trainables.optimizer import OptimizerSpec, Updates
 from trainables.seeding import random_state, set_random_state
 
 __all__ = ["SELECTION_METRIC", "EpochReport", "ExtraState", "Fit", "OptimizerSpec"]
@@ -61,6 +61,8 @@ class Fit:
     Args:
         model: Trained in place.
         extra: Trainable modules beside the model, such as the projection of a hint.
+        extra_optimizer: How the weights of ``extra`` are updated, with gradients clipped apart
+            from the model's; None puts both into one optimizer.
         epochs: How many passes.
         steps_per_epoch: Optimizer steps in each of them; sets the learning rate schedule.
         batches: Called with the 0-based epoch, returns the row indices ``[B]`` of each batch.
@@ -88,6 +90,7 @@ class Fit:
         optimizer: OptimizerSpec,
         generator: torch.Generator,
         extra: nn.Module | None = None,
+        extra_optimizer: OptimizerSpec | None = None,
         checkpoint: Checkpoint | None = None,
         after_step: Callable[[Tensor], None] | None = None,
         extra_state: ExtraState | None = None,
@@ -102,25 +105,25 @@ class Fit:
         self.checkpoint = checkpoint
         self.after_step = after_step
         self.extra_state = extra_state
-        self.max_grad_norm = optimizer.max_grad_norm
-        self.parameters = [
-            parameter
-            for module in (model, extra)
-            if module is not None
-            for parameter in module.parameters()
-            if parameter.requires_grad
-        ]
-        self.optimizer = build_optimizer(self.parameters, optimizer)
         total = max(1, epochs * steps_per_epoch)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: linear_schedule(step, total, optimizer.warmup)
-        )
+        self.parameters, others = _trainable(model), _trainable(extra)
+        self._updates: list[Updates] = []
+        if extra_optimizer is None:
+            self.parameters = self.parameters + others
+        else:
+            self._updates.append(Updates(others, extra_optimizer, total))
+        self._updates.append(Updates(self.parameters, optimizer, total))
         self._state = _State()
 
     @property
     def history(self) -> list[dict[str, float]]:
         """The metrics of all epochs so far, with ``epoch``."""
         return self._state.history
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps made so far, also before this process was started."""
+        return self._updates[-1].steps
 
     @property
     def best_epoch(self) -> int:
@@ -178,14 +181,16 @@ class Fit:
         }
 
     def _step(self, index: Tensor) -> BatchValue:
-        value = self.backward(index, lambda: self.optimizer.zero_grad(set_to_none=True))
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
+        value = self.backward(index, self._clear)
+        for updates in self._updates:
+            updates.step()
         if self.after_step is not None:
             self.after_step(index)
         return value
+
+    def _clear(self) -> None:
+        for updates in self._updates:
+            updates.clear()
 
     def _trained_weights(self) -> dict[str, Tensor]:
         """Copy what training changes; frozen parameters are rebuilt from the spec."""
@@ -211,8 +216,7 @@ class Fit:
                 "best_weights": None if newest_is_best else state.best_weights,
                 "extra": None if self.extra is None else self.extra.state_dict(),
                 "extra_state": None if self.extra_state is None else self.extra_state.get(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict()["last_epoch"],
+                "updates": [updates.state_dict() for updates in self._updates],
                 "generator": self.generator.get_state(),
                 "random": random_state(),
                 "micro_batches": self.backward.pieces,
@@ -228,9 +232,8 @@ class Fit:
             self.extra.load_state_dict(saved["extra"])
         if self.extra_state is not None:
             self.extra_state.set(saved["extra_state"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        # LambdaLR's own state would pickle its function; the step count is all there is to it.
-        self.scheduler.last_epoch = saved["scheduler"]
+        for updates, state in zip(self._updates, saved["updates"], strict=True):
+            updates.load_state_dict(state)
         self.generator.set_state(saved["generator"])
         set_random_state(saved["random"])
         self.backward.pieces = saved["micro_batches"]
@@ -249,6 +252,12 @@ class ExtraState:
 
     get: Callable[[], dict[str, Any]]
     set: Callable[[dict[str, Any]], None]
+
+
+def _trainable(module: nn.Module | None) -> list[nn.Parameter]:
+    if module is None:
+        return []
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _require_finite(metrics: Mapping[str, float], epoch: int, split: str) -> None:

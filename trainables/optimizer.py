@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,3 +55,47 @@ def linear_schedule(step: int, total: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return max(0.0, (total - step) / max(1.0, total - rising))
+
+
+class Updates:
+    """An optimizer with the course of its learning rate and the clipping of its gradients.
+
+    Args:
+        parameters: What is updated; their gradients are clipped together.
+        spec: How.
+        total: Steps of the whole training.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], spec: OptimizerSpec, total: int) -> None:
+        self._parameters = parameters
+        self._max_grad_norm = spec.max_grad_norm
+        self._optimizer = build_optimizer(parameters, spec)
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: linear_schedule(step, total, spec.warmup)
+        )
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been made."""
+        return int(self._scheduler.last_epoch)
+
+    def clear(self) -> None:
+        """Drop the gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Clip the gradients, update the parameters and move the learning rate on."""
+        if self._max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        self._optimizer.step()
+        self._scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        # LambdaLR's own state would pickle its function; the step count is all there is to it.
+        return {"optimizer": self._optimizer.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
+        self._optimizer.load_state_dict(dict(state["optimizer"]))
+        self._scheduler.last_epoch = state["steps"]

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainables.answers import Answers, ask, ask_folds, ask_together, mean_entropy
+from trainables.answers import Answers, Resolved, ask, ask_folds, ask_together, mean_entropy
 from trainables.device import Precision, pick_device, resolve_precision
 from trainables.encoded import Encoded
 from trainables.errors import DataError, TrialFailed
@@ -156,7 +156,7 @@ def write_outputs(
 
 
 def _answers(
-    spec: OutputsSpec, store: Store, encoded: Encoded, device: torch.device, precision: str
+    spec: OutputsSpec, store: Store, encoded: Encoded, device: torch.device, precision: Resolved
 ) -> Answers:
     def model(kind: str, key: str) -> nn.Module:
         return load_model(store.read(kind, key).file("model")).to(device)

@@ -26,13 +26,19 @@ from trainables.metrics import classification_metrics
 from trainables.microbatch import LossParts
 from trainables.models._output import ModelOutput
 from trainables.objective import Objective
-from trainables.protocols import Schedule, Weighting, trait
+from trainables.protocols import Loss, Schedule, Weighting, trait
+from trainables.route import Route
 from trainables.seeding import batch_generator, derive_seed, seed_torch
 from trainables.store import Store
 from trainables.student_spec import StudentSpec, TeacherRef
 from trainables.trained import report_and_store
 
 __all__ = ["StudentSpec", "TeacherRef", "build_model", "run"]
+
+# Batches sorted by length together. Length often tells the class, and then batches of one length
+# hold few classes: a TextCNN on 6,000 THUCNews headlines reached 59.9 % after 3 epochs and 78.2 %
+# after 8 with 50, but 66.6 % and 79.3 % with 1, in the same time: its padding costs nothing.
+POOL = 1
 
 
 def run(
@@ -59,7 +65,7 @@ def run(
         generator=training.generator,
         checkpoint=checkpoint,
         after_step=training.feedback if training.needs_feedback else None,
-        extra_state=training.weighting_state,
+        extra_state=training.state,
     )
     yield from report_and_store(
         fit,
@@ -77,6 +83,7 @@ class _Training:
 
     def __init__(self, spec: StudentSpec, store: Store) -> None:
         self.spec = spec
+        self.store = store
         self.device = pick_device()
         self.precision = resolve_precision(spec.precision, self.device)
         self.rows = _open_rows(spec, store)
@@ -96,20 +103,44 @@ class _Training:
         )
 
     @property
-    def weighting_state(self) -> ExtraState:
-        """How the weighting's state enters and leaves a checkpoint."""
-        weighting = self.objective.weighting
-        return ExtraState(_hook(weighting, "state_dict"), _hook(weighting, "load_state_dict"))
+    def state(self) -> ExtraState:
+        """How the state of weighting and schedule enters and leaves a checkpoint."""
+        parts = {
+            "weighting": (self.objective.weighting, Weighting),
+            "schedule": (self.schedule, Schedule),
+        }
+
+        def restore(saved: dict[str, Any]) -> None:
+            for name, (part, contract) in parts.items():
+                _hook(part, "load_state_dict", contract)(saved[name])
+
+        return ExtraState(
+            lambda: {
+                name: _hook(part, "state_dict", contract)()
+                for name, (part, contract) in parts.items()
+            },
+            restore,
+        )
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Yield the row numbers ``[B]`` of each batch of an epoch."""
         _hook(self.objective.weighting, "begin_epoch")(epoch, self.spec.epochs)
         if self.guidance is not None:
+            if _hook(self.schedule, "due", Schedule)(epoch, self.spec.epochs):
+                self.schedule.advance(self.divergences())
             self.guidance.anchor = self.schedule(epoch, self.spec.epochs)
         order = draw_rows(len(self.rows), self.n_rows, self.generator)
         lengths = self.rows.lengths[order]
-        for index in LengthBuckets(lengths, self.spec.batch_size, self.generator):
+        for index in LengthBuckets(lengths, self.spec.batch_size, self.generator, POOL):
             yield order[index]
+
+    def divergences(self) -> list[float]:
+        """Return how far the student is from the teachers at each anchor, on dev."""
+        _, logits, targets = self.predict_dev()
+        self.model.train()
+        mine, _ = _hook(self.objective.loss, "teacher_view", Loss)(logits, targets)
+        teachers = [(teacher.name, teacher.outputs) for teacher in self.spec.teachers]
+        return Route(self.store, teachers, self.dev.ids).divergences(mine)
 
     def forward(self, index: Tensor) -> ModelOutput:
         """Run the model on rows ``[B]``."""
@@ -215,10 +246,10 @@ def _component(kind: str, values: Mapping[str, Any]) -> Any:
     return catalog.build(kind, values["name"], **params)
 
 
-def _hook(weighting: Any, name: str) -> Callable[..., Any]:
-    """Return a weighting's hook, or the contract's for a class that stands alone."""
-    default = partial(getattr(Weighting, name), weighting)
-    hook: Callable[..., Any] = getattr(weighting, name, default)
+def _hook(part: Any, name: str, contract: type[Any] = Weighting) -> Callable[..., Any]:
+    """Return a component's hook, or the contract's for a class that stands alone."""
+    default = partial(getattr(contract, name), part)
+    hook: Callable[..., Any] = getattr(part, name, default)
     return hook
 
 

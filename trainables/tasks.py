@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol
 
-from trainables import confirm, outputs, student, teacher
+from trainables import confirm, ensemble, joint, outputs, student, teacher
 from trainables.checkpoint import Checkpoint
 from trainables.errors import ArtifactMissing
 from trainables.store import Store
@@ -30,12 +30,22 @@ def _outputs(
     return outputs.run(spec, store)
 
 
+def _ensemble(
+    spec: ensemble.EnsembleSpec, store: Store, checkpoint: Checkpoint
+) -> Iterator[dict[str, Any]]:
+    """Ensembles combine what is stored; there is nothing to continue from."""
+    del checkpoint
+    return ensemble.run(spec, store)
+
+
 # Artifact kind -> how its spec is read and run. A new trainable is one line here.
 TASKS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Spec], _Run]] = {
     "teacher": (teacher.TeacherSpec.from_dict, teacher.run),
     "outputs": (outputs.OutputsSpec.from_dict, _outputs),
     "student": (student.StudentSpec.from_dict, student.run),
+    "joint": (joint.JointSpec.from_dict, joint.run),
     "confirm": (confirm.ConfirmSpec.from_dict, confirm.run),
+    "ensemble": (ensemble.EnsembleSpec.from_dict, _ensemble),
 }
 
 

@@ -23,11 +23,11 @@ from trainables.metrics import classification_metrics
 from trainables.microbatch import LossParts
 from trainables.models._output import ModelOutput
 from trainables.seeding import batch_generator, seed_torch
+from trainables.snapshots import Snapshots, anchor_outputs
 from trainables.store import Store, content_key
 from trainables.trained import Predictions, report_and_store
 
-
-_OPTIONS = ("fold", "groups")
+_OPTIONS = ("fold", "groups", "anchors", "anchor_splits", "anchor_features")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class TeacherSpec:
         seed: Of initialisation, dropout and batch order.
         fold: ``(i, k)`` leaves out fold ``i`` of ``k`` of the training rows; None trains on all.
         groups: Superclass of each class, for a teacher of superclasses.
+        anchors: Shares of its training after which its outputs are stored as well.
+        anchor_splits: Key of the encoded rows of each split to store them for.
+        anchor_features: Whether pooled features are stored with them.
     """
 
     name: str
@@ -68,6 +71,9 @@ class TeacherSpec:
     seed: int = 0
     fold: tuple[int, int] | None = None
     groups: Sequence[int] | None = None
+    anchors: Sequence[float] = ()
+    anchor_splits: Mapping[str, str] = field(default_factory=dict)
+    anchor_features: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TeacherSpec:
@@ -89,6 +95,8 @@ class TeacherSpec:
             "optimizer": vars(self.optimizer),
             "fold": None if self.fold is None else list(self.fold),
             "groups": None if self.groups is None else list(self.groups),
+            "anchors": list(self.anchors),
+            "anchor_splits": dict(self.anchor_splits),
         }
 
     @property
@@ -173,6 +181,15 @@ def run(
             logits, _ = dev(model)
         return dev.ids, logits, dev.targets
 
+    settings = {"features": spec.anchor_features, "precision": spec.precision}
+    snapshots = Snapshots(
+        anchor_outputs(spec.key, spec.name, spec.anchor_splits, **settings),
+        spec.anchors,
+        spec.epochs * len(buckets),
+        store,
+        precision,
+        spec.groups,
+    )
     fit = Fit(
         model,
         epochs=spec.epochs,
@@ -184,6 +201,7 @@ def run(
         optimizer=spec.optimizer,
         generator=generator,
         checkpoint=checkpoint,
+        after_step=lambda _: snapshots.at(fit.steps, model),
     )
     yield from report_and_store(
         fit,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.losses._check import number, one_of
-from trainables.losses._math import kl_divergence, log_probabilities, upcast
+from trainables.losses._math import kl_divergence, log_probabilities, pick, upcast
 from trainables.protocols import Loss
 
 # The log of a probability of zero; finite, so that 0 * log 0 stays 0.
@@ -23,12 +23,14 @@ class Superclass(Loss):
     within each superclass at temperature 1, tempers both sides and takes ``T^2 KL``; tempering
     before summing would favour large superclasses. ``"lifted"`` spreads each superclass
     probability of the tempered teacher over its classes and takes ``T^2 KL`` over ``C`` classes.
+    ``"label"`` looks at no teacher: the negative log-probability of the label's superclass, the
+    control that tells what the hierarchy alone is worth.
 
     Args:
         groups: Superclass index of each class, covering 0..S-1; None: every class is its own,
             which is plain KD.
         temperature: Softmax temperature of both sides; above 0.
-        variant: ``"marginal"`` or ``"lifted"``.
+        variant: ``"marginal"``, ``"lifted"`` or ``"label"``.
         within: How ``"lifted"`` spreads: ``"student"`` like the student does at the moment (no
             gradient), ``"prior"`` by class frequencies, ``"label"`` all on the label within its
             own superclass and like the student elsewhere.
@@ -44,12 +46,12 @@ class Superclass(Loss):
         *,
         groups: Sequence[int] | None = None,
         temperature: float = 4.0,
-        variant: Literal["marginal", "lifted"] = "marginal",
+        variant: Literal["marginal", "lifted", "label"] = "marginal",
         within: Literal["student", "prior", "label"] = "student",
         prior: Sequence[float] | None = None,
     ) -> None:
         self.temperature = number("temperature", temperature, above=0)
-        one_of("variant", variant, ("marginal", "lifted"))
+        one_of("variant", variant, ("marginal", "lifted", "label"))
         one_of("within", within, ("student", "prior", "label"))
         self._groups = _checked_groups(groups)
         self._superclasses = max(groups) + 1 if groups is not None else 0
@@ -58,7 +60,7 @@ class Superclass(Loss):
             self._log_prior = _checked_prior(prior, classes)
         self.variant = variant
         self.within = within
-        self.needs_labels = variant == "lifted" and within == "label"
+        self.needs_labels = variant == "label" or (variant == "lifted" and within == "label")
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss ``[B]`` of student ``[B, C]`` and teacher ``[B, S]`` logits.
@@ -68,6 +70,8 @@ class Superclass(Loss):
         """
         superclasses = teacher_logits.shape[-1]
         groups = self._fitting(student_logits.shape[-1], superclasses).to(student_logits.device)
+        if self.variant == "label":
+            return -pick(_marginal(student_logits, groups, superclasses), groups[targets])
         teacher = log_probabilities(teacher_logits.detach(), self.temperature)
         if self.variant == "marginal":
             marginal = _marginal(student_logits, groups, superclasses)

@@ -100,7 +100,7 @@ def test_the_latest_sweep_is_the_default(tmp_path: Path) -> None:
     assert home.sweeps() == ["old", "new"]
     assert home.find_sweep(None) == "new"
     assert home.find_sweep("old") == "old"
-    with pytest.raises(UsageError, match="no sweep 'newest' .* there are: old, new"):
+    with pytest.raises(UsageError, match=r"no sweep 'newest' .* there are: old, new"):
         home.find_sweep("newest")
 
 

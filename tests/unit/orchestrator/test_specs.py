@@ -84,14 +84,13 @@ def test_what_changes_nothing_changes_no_key(factory: StudentFactory) -> None:
     key = factory.proposal({}, "default").key
     assert factory.proposal({"alpha": 1.0}, "search").key == key
     assert factory.proposal({"teachers": ["big", "weak"]}, "search").key == key
-    assert factory.proposal({"momentum": 0.5}, "search").key == key  # adamw has none
     assert factory.proposal({"alpha": 1.5}, "search").key != key
     assert factory.spec({}, seed=1).key != key
 
 
 def test_a_spec_survives_json(factory: StudentFactory) -> None:
     spec = factory.spec({"teachers": ["big"]})
-    assert StudentSpec.from_dict(spec.to_dict()) == spec
+    assert StudentSpec.from_dict(spec.to_dict()).to_dict() == spec.to_dict()
     assert StudentSpec.from_dict(spec.to_dict()).key == spec.key
 
 
@@ -104,7 +103,8 @@ def test_parameters_are_flat_and_without_what_has_no_effect(factory: StudentFact
     assert "momentum" not in params
     assert "hint" not in params
     plain = student_params(factory.spec({"teachers": []}))
-    assert not {"loss", "alpha", "weighting", "teachers"} & plain.keys()
+    assert (plain["loss"], plain["teachers"], plain["alpha"]) == ("none", "none", 0.0)
+    assert "loss.temperature" not in plain
     assert plain["transfer"] is False
 
 

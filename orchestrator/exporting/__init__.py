@@ -1,0 +1,1 @@
+"""What a student needs to leave the project: graph, tokenizer, proof, measurements, card."""

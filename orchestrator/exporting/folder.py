@@ -1,0 +1,36 @@
+"""The folder of an exported student: names of its files, and where a sweep's was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from orchestrator.home import Home
+from trainables.store import atomic_write
+
+CONFIG = "config.json"
+CARD = "README.md"
+SCRIPT = "predict.py"
+FACTS = "export.json"
+GRAPHS = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
+
+_MEMORY = "exported.json"
+
+
+def holds_student(folder: Path) -> bool:
+    """Tell whether a folder was written by ``orchestrator export``."""
+    return (folder / FACTS).is_file() and (folder / CONFIG).is_file()
+
+
+def remember(home: Home, name: str, folder: Path) -> None:
+    """Write down where a sweep's student is, so that ``predict`` can find it by the name."""
+    text = json.dumps({"folder": str(folder)})
+    atomic_write(home.sweep(name) / _MEMORY, text.encode("utf-8"))
+
+
+def recall(home: Home, name: str) -> Path | None:
+    """Return where a sweep's student was last exported to."""
+    try:
+        return Path(json.loads((home.sweep(name) / _MEMORY).read_bytes())["folder"])
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,162 @@
+"""Answers of an exported student: to a few texts, or to every row of a file.
+
+Legend: N texts, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UsageError
+from orchestrator.exporting.folder import GRAPHS, holds_student, recall
+from orchestrator.home import Home
+
+if TYPE_CHECKING:
+    from orchestrator.exporting.standalone import Student
+
+LABEL_COLUMN, SHARE_COLUMN = "label", "probability"
+
+_BATCH = 256
+
+# Hears how much of the whole is done, from 0 to 1, and how many texts that is.
+Progress = Callable[[float, int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the student says about one text."""
+
+    text: str
+    label: str
+    probability: float
+
+
+def exported_folder(home: Home, model: str | None) -> Path:
+    """Return the folder of an exported student.
+
+    Args:
+        home: Where sweeps are.
+        model: The folder itself, or a sweep that has been exported; None is the latest sweep.
+
+    Raises:
+        UsageError: There is no such folder or sweep, or it has not been exported.
+    """
+    if model is not None:
+        given = Path(model).expanduser()
+        if holds_student(given):
+            return given.absolute()
+        if given.is_dir() or "/" in model:
+            raise UsageError(
+                f"{model} holds no exported student; write one with "
+                "'orchestrator export SWEEP --output DIR'"
+            )
+    name = home.find_sweep(model)
+    folder = recall(home, name)
+    if folder is None or not holds_student(folder):
+        what = "has not been exported" if folder is None else f"was exported to {folder}, now gone"
+        raise UsageError(
+            f"sweep {name!r} {what}; run 'orchestrator export {name} --output DIR' first"
+        )
+    return folder
+
+
+def open_student(folder: Path, precision: str = "int8") -> Student:
+    """Load an exported student; ``precision`` is ``int8`` or ``fp32``.
+
+    Raises:
+        UsageError: The folder is incomplete or damaged.
+    """
+    import onnxruntime.capi.onnxruntime_pybind11_state as onnxruntime_errors
+
+    from orchestrator.exporting.standalone import Student
+
+    broken = (
+        onnxruntime_errors.NoSuchFile,
+        onnxruntime_errors.InvalidProtobuf,
+        onnxruntime_errors.Fail,
+        onnxruntime_errors.InvalidGraph,
+    )
+    try:
+        return Student(folder, GRAPHS[precision])
+    except (OSError, ValueError, *broken) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"cannot load the student in {folder}: {reason}; export it again") from error
+
+
+def answer(
+    student: Student, texts: Sequence[str], progress: Progress | None = None
+) -> list[Answer]:
+    """Classify texts, in batches of similar length.
+
+    Args:
+        student: An exported student.
+        texts: N texts.
+        progress: Called after each batch.
+    """
+    rows = student.encode(list(texts))
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    answers: list[Answer | None] = [None] * len(rows)
+    for start in range(0, len(order), _BATCH):
+        places = order[start : start + _BATCH]
+        found = student.answer(student.logits([rows[place] for place in places]))
+        for place, (label, share) in zip(places, found, strict=True):
+            answers[place] = Answer(texts[place], label, share)
+        if progress is not None:
+            done = start + len(places)
+            progress(done / len(order), done)
+    return [one for one in answers if one is not None]
+
+
+def answer_file(
+    student: Student,
+    source: Path,
+    column: str,
+    target: Path,
+    progress: Progress | None = None,
+) -> int:
+    """Classify every row of a file and write it again with two more columns.
+
+    The file is read and written in chunks, so its size does not matter; the result appears
+    under its name once it is complete.
+
+    Args:
+        student: An exported student.
+        source: csv, tsv, jsonl (each also .gz) or parquet.
+        column: The column of the texts.
+        target: csv, tsv or jsonl (each also .gz).
+        progress: Called after each chunk.
+
+    Returns:
+        How many rows there were.
+
+    Raises:
+        UsageError: The file cannot be read, has no such column, or the target cannot be written.
+    """
+    from orchestrator.tables import TableWriter, read_chunks
+
+    rows = 0
+    with TableWriter(target) as writer:
+        for frame, share in read_chunks(source):
+            if column not in frame.columns:
+                raise UsageError(
+                    f"{source} has no column {column!r} but {', '.join(map(str, frame.columns))}; "
+                    "name one with --text-column"
+                )
+            answers = answer(student, frame[column].fillna("").astype(str).tolist())
+            frame[_free(LABEL_COLUMN, frame.columns)] = [one.label for one in answers]
+            frame[_free(SHARE_COLUMN, frame.columns)] = [one.probability for one in answers]
+            writer.write(frame)
+            rows += len(frame)
+            if progress is not None:
+                progress(share, rows)
+    return rows
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """Return a column name that overwrites nothing: a labelled file keeps its own labels."""
+    while name in taken:
+        name = f"predicted_{name}"
+    return name
