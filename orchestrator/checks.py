@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
+from orchestrator.arm_checks import check_arms, check_label_spaces
 from orchestrator.component_checks import component_problems, needs_checkpoint, student_problems
 from orchestrator.errors import Problem
 from orchestrator.points import TEACHER_KEYS, apply_point
@@ -183,6 +184,8 @@ CHECKS: tuple[tuple[Callable[[SweepConfig], list[Problem]], tuple[str, ...]], ..
     (check_searched_teachers, ("search", "teachers")),
     (check_space_keys, ("search",)),
     (check_space_values, ("search", "student")),
+    (check_label_spaces, ("data", "teachers", "student", "arms")),
+    (check_arms, ("arms", "search", "confirm", "teachers", "student")),
 )
 """The checks, each with the sections it reads."""
 

@@ -171,6 +171,83 @@ def report(
         _tell(f"wrote {output}")
 
 
+@app.command()
+def export(
+    name: Name = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write; NAME-export here if not given.")
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="Key of a trial; without it, the confirmed student.")
+    ] = None,
+    register: Annotated[
+        bool, typer.Option(help="Also put it into the MLflow model registry.")
+    ] = True,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Write one student as a folder that runs anywhere: ONNX, tokenizer, model card.
+
+    Example: orchestrator export news --output news-student
+    """
+    from orchestrator.export import export_student
+    from orchestrator.exporting.show import show_export
+    from orchestrator.home import Home
+
+    place = Home(home)
+    sweep_name = place.find_sweep(name)
+    target = output or Path(f"{sweep_name}-export")
+    result = export_student(place, sweep_name, target, trial=trial, registered=register, tell=_tell)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        show_export(result)
+    if result.problem:
+        raise OrchestratorError(f"exported, but not registered: {result.problem}")
+
+
+@app.command()
+def predict(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="An exported folder, or a sweep that was exported; else the latest."),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", help="A csv, tsv, jsonl or parquet file instead.")
+    ] = None,
+    column: Annotated[str, typer.Option("--text-column", help="Its column of texts.")] = "text",
+    output: Annotated[
+        Path | None, typer.Option(help="Where its rows go, with the answers: csv, tsv or jsonl.")
+    ] = None,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Use float32 instead of int8.")] = False,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Classify texts, or every row of a file, with an exported student.
+
+    Example: orchestrator predict --model news --input new.csv --output answers.csv
+    """
+    from orchestrator.exporting.show import progress_bar, show_answers
+    from orchestrator.home import Home
+    from orchestrator.predict import Request, predict_file, predict_texts
+
+    request = Request(Home(home), model, "fp32" if fp32 else "int8")
+    if source is not None or output is not None:
+        with progress_bar() as hear:
+            done = predict_file(request, source, column, output, texts, hear)
+        if as_json:
+            _print_json(done.to_json())
+        else:
+            _tell(done.sentence())
+        return
+    answers = predict_texts(request, texts)
+    if as_json:
+        _print_json([vars(one) for one in answers])
+    else:
+        show_answers(answers)
+
+
 @app.command("ls")
 def list_components(
     what: Annotated[

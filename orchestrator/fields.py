@@ -12,6 +12,7 @@ from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from search_spaces.errors import SpaceError
+from search_spaces.parsing import COMPONENT_KEYS
 from search_spaces.space import Space
 
 METRICS = {
@@ -108,6 +109,20 @@ def _space(value: Any) -> dict[str, Any]:
         raise fault("invalid", problems=list(error.problems)) from error
 
 
+def _point(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise fault(
+            f"must be a mapping from keys of the student to values, got {value!r}",
+            "write e.g. {loss: dkd, alpha: 2.0}",
+        )
+    return {
+        str(key): {"name": entry} if key in COMPONENT_KEYS and isinstance(entry, str) else entry
+        for key, entry in value.items()
+    }
+
+
 def _uri(value: Any) -> str | None:
     if value is None:
         return None
@@ -164,6 +179,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, PlainValidator(_amount)]
 Superclass = Annotated[str | dict[str, str] | None, PlainValidator(_superclass)]
 Objectives = Annotated[dict[str, str], PlainValidator(_objectives)]
+PointMapping = Annotated[dict[str, Any], PlainValidator(_point)]
 SpaceMapping = Annotated[dict[str, Any], PlainValidator(_space)]
 TrackingUri = Annotated[str | None, PlainValidator(_uri)]
 EnvironmentName = Annotated[str | None, PlainValidator(_environment_name)]

@@ -8,11 +8,12 @@ completely by keys and numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.schema import SweepConfig, TeacherConfig, TokenizerConfig
+from orchestrator.wants import anchors, needs_features
 from trainables import catalog
 from trainables.checkpoints import check_encoder, checkpoint_digest, resolve_checkpoint
 from trainables.dataset import DataSpec, PreparedData, prepare
@@ -20,6 +21,7 @@ from trainables.embeddings import file_embedding, teacher_embedding
 from trainables.encoded import ensure_encoded, ensure_encoded_test
 from trainables.errors import DataError
 from trainables.floor import tfidf_floor
+from trainables.hierarchy import shuffled_groups
 from trainables.loop import OptimizerSpec
 from trainables.store import Artifact, Store
 from trainables.teacher import TeacherSpec
@@ -51,11 +53,19 @@ class Tokens:
 
 @dataclass(frozen=True)
 class TeacherMaterials:
-    """A teacher that is ready to be trained."""
+    """A teacher that is ready to be trained.
+
+    Attributes:
+        config: As written.
+        spec: Its training.
+        tokens: Its view of the data.
+        folds: The trainings that leave out one fold each; empty without folds.
+    """
 
     config: TeacherConfig
     spec: TeacherSpec
     tokens: Tokens
+    folds: tuple[TeacherSpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,11 +177,13 @@ def _teacher(
     )
     if not pretrained:
         model["vocab_size"] = tokens.vocab_size
+    groups = _groups(config, teacher, data)
+    route = anchors(config)
     spec = TeacherSpec(
         name=teacher.name,
         model=model,
         checkpoint_digest=digest,
-        n_classes=len(data.classes),
+        n_classes=len(data.classes) if groups is None else max(groups) + 1,
         train=tokens.encoded["train"],
         dev=tokens.encoded["dev"],
         rows=teacher.rows,
@@ -186,8 +198,33 @@ def _teacher(
         freeze_layers=teacher.freeze_layers,
         precision=teacher.precision,
         seed=config.seed if teacher.seed is None else teacher.seed,
+        groups=groups,
+        anchors=route,
+        anchor_splits=tokens.encoded if route else {},
+        anchor_features=bool(route) and needs_features(config),
     )
-    return TeacherMaterials(teacher, spec, tokens)
+    number = teacher.folds or 0
+    folds = tuple(
+        replace(spec, fold=(fold, number), anchors=(), anchor_splits={}, anchor_features=False)
+        for fold in range(number)
+    )
+    return TeacherMaterials(teacher, spec, tokens, folds)
+
+
+def _groups(
+    config: SweepConfig, teacher: TeacherConfig, data: PreparedData
+) -> tuple[int, ...] | None:
+    """Return the superclass of each class as a teacher learns it, or None for classes."""
+    if teacher.labels == "class":
+        return None
+    if data.groups is None:
+        raise DataError(
+            f"teacher {teacher.name!r} learns superclasses, but the data has none; set "
+            "data.superclass to a column or a mapping"
+        )
+    if teacher.labels == "superclass":
+        return data.groups
+    return shuffled_groups(data.groups, config.seed)
 
 
 def _tokens(

@@ -13,9 +13,13 @@ def trial_name(proposal: Proposal) -> str:
     """Return a name such as ``kd T=3.1 average bert+bert_cnn`` or ``plain``."""
     params = proposal.params
     if proposal.task == "teacher":
-        return f"teacher {proposal.role}"
+        fold = f" without fold {params['fold']}" if "fold" in params else ""
+        return f"teacher {proposal.role}{fold}"
     if proposal.task == "outputs":
-        return f"{proposal.role} on {params['split']}"
+        share = f" after {params['anchor']:.0%}" if "anchor" in params else ""
+        return f"{proposal.role}{share} on {params['split']}"
+    if "arm" in params:
+        return f"arm {params['arm']} seed {proposal.seed}"
     if params.get("loss", "none") == "none":
         name = "plain"
     else:

@@ -13,10 +13,9 @@ from orchestrator.records import Stage
 from orchestrator.schema import StageResources, SweepConfig
 from orchestrator.specs import (
     StudentFactory,
-    TrainedTeacher,
-    needs_features,
-    outputs_proposal,
-    teacher_proposal,
+    outputs_proposals,
+    teacher_proposals,
+    trained_teacher,
 )
 from search_spaces.space import Space
 from trainables.store import Store
@@ -93,25 +92,18 @@ def make_plan(
         PreflightError: The search space does not fit the teachers.
     """
     store = home.store
-    teachers = [teacher_proposal(teacher) for teacher in materials.teachers]
-    features = needs_features(config)
-    outputs = [
-        outputs_proposal(teacher, split, teacher.tokens.encoded[split], features=features)
-        for teacher in materials.teachers
-        for split in materials.splits
-    ]
-    keys = {(p.role, p.spec["split"]): p.key for p in outputs}
+    teachers = [p for teacher in materials.teachers for p in teacher_proposals(teacher)]
+    outputs = [p for t in materials.teachers for p in outputs_proposals(config, t)]
     # Scores are unknown before the teachers are trained; keys do not depend on their order here.
-    expected = [
-        TrainedTeacher(t, 0.0, {s: keys[t.config.name, s] for s in materials.splits})
-        for t in materials.teachers
-    ]
+    expected = [trained_teacher(config, teacher, 0.0) for teacher in materials.teachers]
     factory = StudentFactory(config, materials, expected)
     space = Space.parse(config.search.space).with_teachers([t.name for t in expected])
     controls = len({factory.proposal(p, role).key for role, p in factory.controls().items()})
     students = controls * config.search.controls + max(
         config.search.trials, 1 + len(space.grid_points())
     )
+    if config.arms:
+        students = 0
     confirmed = _confirm_trials(config)
     times = _Times(config, materials, factory, store) if estimate else None
     resources = config.resources
@@ -179,6 +171,8 @@ class _Times:
 
 def _confirm_trials(config: SweepConfig) -> int:
     settings = config.confirm
+    if settings is not None and config.arms:
+        return (len(config.arms) + 3) * settings.seeds
     if settings is None or not settings.top:
         return 0
     return (min(settings.top, config.search.trials) + 3) * settings.seeds

@@ -5,13 +5,16 @@ Legend: N texts, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
 from orchestrator.exporting.folder import GRAPHS, holds_student, recall
+from orchestrator.exporting.latency import cores
 from orchestrator.home import Home
 
 if TYPE_CHECKING:
@@ -32,6 +35,94 @@ class Answer:
     text: str
     label: str
     probability: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which student is asked.
+
+    Attributes:
+        home: Where sweeps are.
+        model: An exported folder, or a sweep; None is the latest sweep.
+        precision: ``int8`` or ``fp32``.
+    """
+
+    home: Home
+    model: str | None
+    precision: str = "int8"
+
+    def open(self) -> Student:
+        """Load the student."""
+        return open_student(exported_folder(self.home, self.model), self.precision)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A file that was classified.
+
+    Attributes:
+        output: The file written.
+        rows: Texts classified.
+        seconds: From opening the input to closing the output.
+    """
+
+    output: Path
+    rows: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows read, classified and written in a second."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            **vars(self),
+            "output": str(self.output),
+            "rows_per_second": round(self.rows_per_second, 1),
+        }
+
+    def sentence(self) -> str:
+        """Say what was done."""
+        return f"wrote {self.output}: {self.rows} rows, {self.rows_per_second:,.0f} rows/s"
+
+
+def predict_texts(request: Request, texts: Sequence[str] | None) -> list[Answer]:
+    """Classify the texts of a command line.
+
+    Raises:
+        UsageError: There are none, or no student.
+    """
+    if not texts:
+        raise UsageError(
+            "give texts to classify, or a file with --input FILE.csv --output ANSWERS.csv"
+        )
+    return answer(request.open(), texts)
+
+
+def predict_file(
+    request: Request,
+    source: Path | None,
+    column: str,
+    output: Path | None,
+    texts: Sequence[str] | None,
+    progress: Progress,
+) -> Done:
+    """Classify the rows of a file, as ``answer_file``.
+
+    Raises:
+        UsageError: The options do not go together, or a file or the student cannot be used.
+    """
+    if source is None or output is None:
+        given, missing = ("--output", "--input") if source is None else ("--input", "--output")
+        raise UsageError(f"{given} needs {missing}: a file is read and another one written")
+    if texts:
+        raise UsageError("give texts or --input, not both")
+    student = request.open()
+    started = time.perf_counter()
+    rows = answer_file(student, source, column, output, progress)
+    return Done(output, rows, time.perf_counter() - started)
 
 
 def exported_folder(home: Home, model: str | None) -> Path:
@@ -80,16 +171,20 @@ def open_student(folder: Path, precision: str = "int8") -> Student:
         onnxruntime_errors.InvalidGraph,
     )
     try:
-        return Student(folder, GRAPHS[precision])
+        return Student(folder, GRAPHS[precision], threads=1)
     except (OSError, ValueError, *broken) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"cannot load the student in {folder}: {reason}; export it again") from error
+        raise UsageError(
+            f"cannot load the student in {folder}: {reason}; export it again"
+        ) from error
 
 
 def answer(
     student: Student, texts: Sequence[str], progress: Progress | None = None
 ) -> list[Answer]:
-    """Classify texts, in batches of similar length.
+    """Classify texts, in batches of similar length, several at once.
+
+    One thread for each batch is faster than several for one, whose parts wait for each other.
 
     Args:
         student: An exported student.
@@ -99,14 +194,19 @@ def answer(
     rows = student.encode(list(texts))
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     answers: list[Answer | None] = [None] * len(rows)
-    for start in range(0, len(order), _BATCH):
-        places = order[start : start + _BATCH]
-        found = student.answer(student.logits([rows[place] for place in places]))
-        for place, (label, share) in zip(places, found, strict=True):
-            answers[place] = Answer(texts[place], label, share)
-        if progress is not None:
-            done = start + len(places)
-            progress(done / len(order), done)
+    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+
+    def work(places: list[int]) -> list[tuple[str, float]]:
+        return student.answer(student.logits([rows[place] for place in places]))
+
+    done = 0
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
+        for places, found in zip(batches, pool.map(work, batches), strict=True):
+            for place, (label, share) in zip(places, found, strict=True):
+                answers[place] = Answer(texts[place], label, share)
+            done += len(places)
+            if progress is not None:
+                progress(done / len(order), done)
     return [one for one in answers if one is not None]
 
 
@@ -155,7 +255,7 @@ def answer_file(
     return rows
 
 
-def _free(name: str, taken: Sequence[str]) -> str:
+def _free(name: str, taken: Container[str]) -> str:
     """Return a column name that overwrites nothing: a labelled file keeps its own labels."""
     while name in taken:
         name = f"predicted_{name}"

@@ -20,6 +20,7 @@ from orchestrator.fields import (
     OptionalComponent,
     OptionalPart,
     Part,
+    PointMapping,
     Precision,
     Rate,
     Seed,
@@ -117,6 +118,8 @@ class TeacherConfig(Section):
         seed: Of this teacher; None is the sweep's.
         rows: Train on only this many rows: makes a weak teacher.
         folds: Outputs for a training row come from a teacher that has not seen its fold.
+        labels: What it learns: the classes, the superclasses of ``data.superclass``, or, as a
+            control, superclasses of the same sizes put together at random (``shuffled``).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -135,6 +138,7 @@ class TeacherConfig(Section):
     seed: Seed | None = None
     rows: Count | None = None
     folds: Annotated[int, Field(ge=2)] | None = None
+    labels: Literal["class", "superclass", "shuffled"] = "class"
 
 
 class EmbeddingConfig(Section):
@@ -221,7 +225,7 @@ class SearchConfig(Section):
     """How the space is searched.
 
     Attributes:
-        trials: Distinct students to train, controls not counted.
+        trials: Distinct students to train, controls not counted; not used with arms.
         objectives: Metrics and directions; the first ranks, several give a Pareto front.
         space: Domains of the student's keys, and ``n_teachers`` or ``teachers``.
         early_stopping: ASHA, or None for none.
@@ -232,7 +236,7 @@ class SearchConfig(Section):
             plain average.
     """
 
-    trials: Count = 20
+    trials: Annotated[int, Field(ge=0)] = 20
     objectives: Objectives = Field(default_factory=lambda: {"val_f1_macro": "max"})
     space: SpaceMapping = Field(default_factory=dict)
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
@@ -252,6 +256,45 @@ class ConfirmConfig(Section):
 
     top: Annotated[int, Field(ge=0)] = 3
     seeds: Count = 3
+
+
+class ArmConfig(Section):
+    """One student of a list that is trained in place of a search.
+
+    Attributes:
+        name: Unique in the sweep.
+        point: Keys of the student that differ, and ``teachers``: names of teachers or of other
+            arms, whose students then teach. Without them, all teachers that know the classes.
+        scheme: Train the one teacher at the same time: ``isolated``, ``coupled`` or ``summed``.
+        members: Other arms that answer together; nothing is trained. An arm listed twice takes
+            part with another seed.
+        combiner: How the members are combined.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    point: PointMapping = Field(default_factory=dict)
+    scheme: Literal["isolated", "coupled", "summed"] | None = None
+    members: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    combiner: Literal["soft_vote", "logit_mean", "dev_weighted", "stacking"] = "soft_vote"
+
+
+class PublishedConfig(Section):
+    """What a paper reports, to be put beside what the arms reach.
+
+    Attributes:
+        source: The paper and the place in it.
+        metric: The test metric its numbers are compared with.
+        rows: Per cent by name: of an arm, a teacher, or of ``plain``, ``best_teacher``,
+            ``average``; null where the paper has no number.
+        notes: What differs between the two settings, a sentence each.
+    """
+
+    source: Text
+    metric: Literal["test_accuracy", "test_f1_macro", "test_f1_micro", "test_f1_weighted"] = (
+        "test_accuracy"
+    )
+    rows: dict[str, float | None] = Field(default_factory=dict)
+    notes: Annotated[tuple[Text, ...], Field(strict=False)] = ()
 
 
 class StageResources(Section):
@@ -333,6 +376,9 @@ class SweepConfig(Section):
         student: The small model.
         search: How methods and parameters are searched.
         confirm: The final comparison; None for none.
+        arms: Students to compare in place of a search; each runs with the seeds of ``confirm``.
+        published: What a paper reports of them, for ``orchestrator reproduce``.
+        fast: Overrides that ``orchestrator reproduce --fast`` applies: minutes on two cores.
         resources: What a trial of each stage occupies.
         tracking: Where MLflow is.
         ledger: Where the record of the search is.
@@ -346,6 +392,10 @@ class SweepConfig(Section):
     student: StudentConfig = StudentConfig()
     search: SearchConfig = SearchConfig()
     confirm: ConfirmConfig | None = ConfirmConfig()
+    arms: Annotated[tuple[ArmConfig, ...], Field(strict=False)] = ()
+    # Neither changes what is trained, so neither is written down with the sweep.
+    published: PublishedConfig | None = Field(default=None, exclude=True)
+    fast: dict[str, Any] = Field(default_factory=dict, exclude=True)
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
     ledger: LedgerConfig = LedgerConfig()

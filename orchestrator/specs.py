@@ -6,18 +6,45 @@ Pure: nothing here reads or writes anything. The specs are plain JSON values fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.ledger import Proposal
-from orchestrator.materials import Materials, TeacherMaterials
+from orchestrator.materials import Materials
 from orchestrator.points import apply_point
 from orchestrator.schema import SweepConfig
+from orchestrator.teaching import (
+    TrainedTeacher,
+    flatten,
+    outputs_proposal,
+    outputs_proposals,
+    teacher_proposal,
+    teacher_proposals,
+    trained_teacher,
+)
+from orchestrator.wants import component_names, needs_features, schedule_anchors
 from trainables import catalog
 from trainables.confirm import ConfirmSpec
 from trainables.loop import OptimizerSpec
-from trainables.outputs import OutputsSpec
 from trainables.student import StudentSpec, TeacherRef
+
+__all__ = [
+    "AVERAGE",
+    "BEST_TEACHER",
+    "PLAIN",
+    "StudentFactory",
+    "TrainedTeacher",
+    "component_names",
+    "confirm_proposals",
+    "flatten",
+    "needs_features",
+    "outputs_proposal",
+    "outputs_proposals",
+    "student_params",
+    "teacher_proposal",
+    "teacher_proposals",
+    "trained_teacher",
+]
 
 PLAIN = "control:plain"
 BEST_TEACHER = "control:best_teacher"
@@ -37,84 +64,6 @@ _DIRECT = (
 )
 
 
-@dataclass(frozen=True)
-class TrainedTeacher:
-    """A teacher that has been trained and has passed the gate.
-
-    Attributes:
-        materials: Its config and its view of the data.
-        score: Dev macro-F1.
-        outputs: Key of its cached outputs on each split.
-        seconds: What training it and caching its outputs took, paid once for all students.
-    """
-
-    materials: TeacherMaterials
-    score: float
-    outputs: Mapping[str, str]
-    seconds: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Its name in the config."""
-        return self.materials.config.name
-
-
-def teacher_proposal(teacher: TeacherMaterials) -> Proposal:
-    """Return the trial that trains a teacher."""
-    settings = teacher.config.model_dump(exclude_none=True, exclude={"name", "prefix"})
-    return Proposal(
-        task="teacher",
-        key=teacher.spec.key,
-        role=teacher.config.name,
-        spec=teacher.spec.to_dict(),
-        params=flatten({"teacher": teacher.config.name, **settings}),
-        seed=teacher.spec.seed,
-    )
-
-
-def outputs_proposal(
-    teacher: TeacherMaterials, split: str, encoded: str, *, features: bool
-) -> Proposal:
-    """Return the trial that caches what a teacher says about a split."""
-    spec = OutputsSpec(
-        teacher=teacher.spec.key,
-        name=teacher.config.name,
-        split=split,
-        encoded=encoded,
-        features=features,
-        precision=teacher.config.precision,
-    )
-    return Proposal(
-        task="outputs",
-        key=spec.key,
-        role=teacher.config.name,
-        spec=dict(vars(spec)),
-        params={"teacher": teacher.config.name, "split": split, "features": features},
-    )
-
-
-def needs_features(config: SweepConfig) -> bool:
-    """Tell whether any hint of the config compares features, fixed or searched."""
-    hints = component_names(config, "hint")
-    return any(catalog.load("hints", name).level == "features" for name in hints)
-
-
-def component_names(config: SweepConfig, kind: str) -> set[str]:
-    """Return the names of the losses, weightings or hints a config may use."""
-    values = [getattr(config.student, kind), config.search.space.get(kind)]
-    found: set[str] = set()
-    while values:
-        value = values.pop()
-        if isinstance(value, str):
-            found.add(value)
-        elif isinstance(value, list):
-            values.extend(value)
-        elif isinstance(value, Mapping):
-            wrapped = [value[key] for key in ("choice", "grid", "fixed") if key in value]
-            values.extend(wrapped or [value.get("name")])
-    return found
-
-
 class StudentFactory:
     """Turns points of the search space into students.
 
@@ -122,6 +71,9 @@ class StudentFactory:
         config: The sweep.
         materials: What its trials refer to.
         teachers: Those that passed the gate, in the order of the config.
+
+    Attributes:
+        graduates: Students, or ensembles of them, that teach in turn, by the name of their arm.
     """
 
     def __init__(
@@ -130,12 +82,16 @@ class StudentFactory:
         self.config = config
         self.materials = materials
         self.teachers = {teacher.name: teacher for teacher in teachers}
+        self.graduates: dict[str, TeacherRef] = {}
         self._base = config.student.model_dump(mode="json")
 
     def spec(self, point: Mapping[str, Any], *, seed: int | None = None) -> StudentSpec:
         """Return the student of a point: the config's base values, overridden by the point."""
         values = apply_point(self._base, point)
-        names = point.get("teachers", list(self.teachers))
+        names = point.get("teachers", self.usual_teachers)
+        groups = self._groups(names)
+        if groups is not None and _takes_groups(values["loss"]["name"]):
+            values["loss"] = {"groups": list(groups), **values["loss"]}
         optimizer = OptimizerSpec(**{field: values[name] for name, field in _OPTIMIZER.items()})
         rows = self.materials.data.rows
         transfer = rows.get("transfer", 0)
@@ -146,7 +102,7 @@ class StudentFactory:
             train=self.materials.student.encoded["train"],
             dev=self.materials.student.encoded["dev"],
             transfer=self.materials.student.encoded.get("transfer") if values["transfer"] else None,
-            teachers=[self._reference(name) for name in names],
+            teachers=[self._reference(name, values["schedule"]) for name in names],
             embedding=self.materials.embedding,
             freeze_embedding=self.config.student.embedding.frozen,
             rows_per_epoch=rows["train"] + transfer if transfer else None,
@@ -166,7 +122,7 @@ class StudentFactory:
             params=student_params(spec),
             point=dict(point),
             seed=spec.seed,
-            facts={"teacher_seconds": sum(self.teachers[t.name].seconds for t in spec.teachers)},
+            facts={"teacher_seconds": self.teacher_seconds(spec)},
         )
 
     def controls(self, point: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
@@ -176,20 +132,47 @@ class StudentFactory:
             point: The student they are compared with; without one, the config's base values.
         """
         base = dict(point or {})
-        best = max(self.teachers.values(), key=lambda teacher: teacher.score)
+        usual = [self.teachers[name] for name in self.usual_teachers]
+        best = max(usual, key=lambda teacher: teacher.score)
         simple = {"weighting": {"name": "average"}, "hint": None, "beta": 0.0}
         return {
             PLAIN: {**base, "teachers": [], "hint": None, "beta": 0.0, "alpha": 0.0},
             BEST_TEACHER: {**base, **simple, "teachers": [best.name]},
-            AVERAGE: {**base, **simple, "teachers": list(self.teachers)},
+            AVERAGE: {**base, **simple, "teachers": self.usual_teachers},
         }
 
-    def _reference(self, name: str) -> TeacherRef:
+    @property
+    def usual_teachers(self) -> list[str]:
+        """The teachers of a student that names none: those that know the classes, if any do."""
+        fine = [name for name, teacher in self.teachers.items() if not teacher.groups]
+        return fine or list(self.teachers)
+
+    def teacher_seconds(self, spec: StudentSpec) -> float:
+        """Return what training a student's teachers has taken."""
+        known = [self.teachers[t.name] for t in spec.teachers if t.name in self.teachers]
+        return sum(teacher.seconds for teacher in known)
+
+    def _groups(self, names: Sequence[str]) -> Sequence[int] | None:
+        """Return the superclass of each class that the teachers know, or None for classes."""
+        known = [self.teachers[name].groups for name in names if name in self.teachers]
+        return next((groups for groups in known if groups), None)
+
+    def _reference(self, name: str, schedule: Mapping[str, Any]) -> TeacherRef:
+        if name in self.graduates:
+            return self.graduates[name]
         teacher = self.teachers[name]
-        splits = {
-            split: key for split, key in teacher.outputs.items() if split in ("train", "transfer")
-        }
-        return TeacherRef(name, teacher.materials.spec.key, teacher.score, [splits])
+        anchors = schedule_anchors(schedule)
+        used = ("train", "transfer", "dev") if len(anchors) > 1 else ("train", "transfer")
+        outputs = [
+            {split: key for split, key in answers.items() if split in used}
+            for answers in (teacher.at(anchor) for anchor in anchors)
+        ]
+        return TeacherRef(name, teacher.materials.spec.key, teacher.score, outputs)
+
+
+def _takes_groups(loss: str) -> bool:
+    """Tell whether a loss translates between classes and superclasses."""
+    return "groups" in {parameter.name for parameter in catalog.parameters("losses", loss)}
 
 
 def confirm_proposals(student: Proposal, seeds: Sequence[int], test: str | None) -> list[Proposal]:
@@ -246,17 +229,3 @@ def student_params(spec: StudentSpec) -> dict[str, Any]:
         if spec.hint is not None and spec.beta:
             nested["hint"] = spec.hint
     return flatten(nested)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names; a component's own name stands for it."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        path = prefix if name == "name" and prefix else f"{prefix}.{name}".lstrip(".")
-        if isinstance(value, Mapping):
-            flat |= flatten(value, path)
-        elif isinstance(value, list | tuple):
-            flat[path] = ",".join(str(entry) for entry in value)
-        else:
-            flat[path] = value
-    return flat

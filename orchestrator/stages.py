@@ -297,7 +297,7 @@ class StageRun:
 
 def _teacher_keys(spec: Mapping[str, Any]) -> list[str]:
     """Return the keys of the teachers a trial depends on, shortened as in the UI."""
-    teachers = spec.get("student", spec).get("teachers", spec.get("teacher", ()))
+    teachers = spec.get("student", spec).get("teachers") or spec.get("teacher", ())
     keys = [teachers] if isinstance(teachers, str) else [teacher["key"] for teacher in teachers]
     return [key[:16] for key in keys]
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import preflight
+from orchestrator.arms import Arms
 from orchestrator.errors import (
     FailureBudgetExceeded,
     Interrupted,
@@ -24,7 +25,14 @@ from orchestrator.errors import (
 )
 from orchestrator.home import Home
 from orchestrator.ledger import Objectives, Proposal, StageLedger, open_storage
-from orchestrator.materials import Materials, encode_test, prefixed, prepare_data, prepare_materials
+from orchestrator.materials import (
+    Materials,
+    TeacherMaterials,
+    encode_test,
+    prefixed,
+    prepare_data,
+    prepare_materials,
+)
 from orchestrator.names import trial_name
 from orchestrator.points import preferred
 from orchestrator.records import Stage, TrialRecord, TrialState
@@ -33,9 +41,10 @@ from orchestrator.specs import (
     StudentFactory,
     TrainedTeacher,
     confirm_proposals,
-    needs_features,
     outputs_proposal,
-    teacher_proposal,
+    outputs_proposals,
+    teacher_proposals,
+    trained_teacher,
 )
 from orchestrator.stages import Budget, Search, StageRun
 from orchestrator.tracking import EventBus
@@ -47,8 +56,10 @@ from orchestrator.tracking.events import (
     SweepStarted,
 )
 from search_spaces.space import Space
+from trainables.dataset import PreparedData
 from trainables.errors import DataError, StoreError
 from trainables.floor import tfidf_floor_test
+from trainables.hierarchy import superclass_counts
 from trainables.store import content_key
 
 if TYPE_CHECKING:
@@ -142,23 +153,25 @@ class Sweep:
         self._describe(materials)
         teachers = self._teachers(materials)
         factory = StudentFactory(self.config, materials, teachers)
+        if self.config.arms:
+            self._arms(factory)
+            return
         ranked = self._students(factory)
         if self.config.confirm is not None:
             self._confirm(factory, ranked)
 
     def _teachers(self, materials: Materials) -> list[TrainedTeacher]:
         """Train the teachers, exclude the useless, cache what the others say."""
-        planned = [teacher_proposal(teacher) for teacher in materials.teachers]
+        planned = [p for teacher in materials.teachers for p in teacher_proposals(teacher)]
         records = self._stage(
             Stage.TEACHERS, planned, self.config.resources.teacher, retry_failed=True
         )
         passed = self._gate(materials, records)
-        features = needs_features(self.config)
         outputs = [
-            outputs_proposal(teacher, split, teacher.tokens.encoded[split], features=features)
+            proposal
             for teacher in materials.teachers
             if teacher.config.name in passed
-            for split in materials.splits
+            for proposal in outputs_proposals(self.config, teacher)
         ]
         done = self._stage(
             Stage.OUTPUTS,
@@ -168,33 +181,30 @@ class Sweep:
             retry_failed=True,
         )
         self._require_complete(Stage.OUTPUTS, outputs, done)
-        keys = {(p.role, p.spec["split"]): p.key for p in outputs}
         return [
-            TrainedTeacher(
-                teacher,
-                passed[teacher.config.name],
-                (answers := {s: keys[teacher.config.name, s] for s in materials.splits}),
-                self._spent(teacher.spec.key, answers.values()),
-            )
+            trained_teacher(self.config, teacher, passed[teacher.config.name], self._spent(teacher))
             for teacher in materials.teachers
             if teacher.config.name in passed
         ]
 
-    def _spent(self, teacher: str, outputs: Iterable[str]) -> float:
+    def _spent(self, teacher: TeacherMaterials) -> float:
         """Return the seconds that training a teacher and caching its outputs have taken."""
-        trained = self.store.meta("teacher", teacher) or {"metrics": {}}
-        answered = [self.store.meta("outputs", key) or {} for key in outputs]
-        seconds = float(trained["metrics"].get("wall_seconds", 0.0))
-        return seconds + sum(float(meta.get("seconds", 0.0)) for meta in answered)
+        keys = [spec.key for spec in (teacher.spec, *teacher.folds)]
+        trained = [self.store.meta("teacher", key) or {"metrics": {}} for key in keys]
+        outputs = outputs_proposals(self.config, teacher)
+        answered = [self.store.meta("outputs", proposal.key) or {} for proposal in outputs]
+        return sum(float(meta["metrics"].get("wall_seconds", 0.0)) for meta in trained) + sum(
+            float(meta.get("seconds", 0.0)) for meta in answered
+        )
 
     def _gate(self, materials: Materials, records: Mapping[str, TrialRecord]) -> dict[str, float]:
         """Return the dev macro-F1 of each teacher that is worth learning from."""
-        majority = materials.data.majority
         floor = float(materials.floor.get("val_accuracy", 0.0))
         passed, problems = {}, []
         for teacher in materials.teachers:
             name = teacher.config.name
-            record = records.get(teacher.spec.key)
+            majority = _majority(materials.data, teacher.spec.groups)
+            record = _worst([records.get(s.key) for s in (teacher.spec, *teacher.folds)])
             if record is None or record.state is not TrialState.COMPLETE:
                 reason = "was not trained" if record is None or not record.error else record.error
                 text = f"failed: {reason.partition(chr(10))[0]}"
@@ -205,7 +215,8 @@ class Sweep:
                 )
             else:
                 passed[name] = float(record.metrics["val_f1_macro"])
-                if record.metrics["val_accuracy"] < floor:
+                # The floor knows the classes; superclasses are easier, so it says nothing there.
+                if record.metrics["val_accuracy"] < floor and not teacher.spec.groups:
                     self._warn(
                         f"teacher {name} ({record.metrics['val_accuracy']:.3f} accuracy on dev) "
                         f"is below the TF-IDF floor ({floor:.3f}): train it longer or drop it"
@@ -263,8 +274,7 @@ class Sweep:
         candidates = [p for p in ranked if not p.role.startswith("control")]
         if settings is None or not settings.top or not candidates:
             return
-        materials = factory.materials
-        test = encode_test(materials, materials.student, self.store)
+        test = self._open_test(factory)
         best = candidates[0]
         # The controls differ from the winner in how they are taught and in nothing else, so the
         # comparison is not one of tuned against untuned students.
@@ -274,17 +284,38 @@ class Sweep:
         ]
         seeds = [self.config.seed + offset for offset in range(settings.seeds)]
         planned = [p for student in chosen for p in confirm_proposals(student, seeds, test)]
-        if test is not None:
-            floor = tfidf_floor_test(self.store, materials.data)
-            self._progress.data["tfidf"] |= prefixed(floor, "test_")
-            self._write_state()
-            self._teacher_tests(factory)
         self._stage(
             Stage.CONFIRM,
             _distinct(planned),
             self.config.resources.confirm,
             objective="test_f1_macro" if test is not None else "val_f1_macro",
         )
+
+    def _arms(self, factory: StudentFactory) -> None:
+        """Train what is listed instead of searching; reads the test split."""
+        test = self._open_test(factory)
+        objective = "test_f1_macro" if test is not None else "val_f1_macro"
+        resources = self.config.resources
+
+        def run(stage: Stage, planned: Sequence[Proposal], part: str) -> Mapping[str, TrialRecord]:
+            if stage is Stage.OUTPUTS:
+                return self._stage(stage, planned, resources.outputs, objective="rows", part=part)
+            return self._stage(stage, planned, resources.confirm, objective=objective, part=part)
+
+        results = Arms(factory, self.store, test, run, self._warn).run()
+        self._progress.data["arms"] = {name: asdict(result) for name, result in results.items()}
+        self._write_state()
+
+    def _open_test(self, factory: StudentFactory) -> str | None:
+        """Tokenise the test split, if there is one, and measure floor and teachers on it."""
+        materials = factory.materials
+        test = encode_test(materials, materials.student, self.store)
+        if test is not None:
+            floor = tfidf_floor_test(self.store, materials.data)
+            self._progress.data["tfidf"] |= prefixed(floor, "test_")
+            self._write_state()
+            self._teacher_tests(factory)
+        return test
 
     def _teacher_tests(self, factory: StudentFactory) -> None:
         """Let the teachers answer the test split, which the distillation ratio needs."""
@@ -504,6 +535,22 @@ class Sweep:
 
     def _warn(self, text: str) -> None:
         self.bus.emit(Notice("warning", text))
+
+
+def _worst(records: Sequence[TrialRecord | None]) -> TrialRecord | None:
+    """Return the first training of a teacher that is not complete, or else its own."""
+    for record in records:
+        if record is None or record.state is not TrialState.COMPLETE:
+            return record
+    return records[0]
+
+
+def _majority(data: PreparedData, groups: Sequence[int] | None) -> float:
+    """Return the dev accuracy of always answering the biggest class a teacher can know."""
+    if groups is None:
+        return data.majority
+    counts = superclass_counts(data.class_counts["dev"], groups)
+    return max(counts) / sum(counts)
 
 
 def _distinct(proposals: Sequence[Proposal]) -> list[Proposal]:

@@ -50,9 +50,8 @@ def _claims(facts: Facts, report: Report) -> list[str]:
             "This student is not the one that its sweep confirmed over several seeds: "
             "nothing is claimed about it beyond its scores on dev."
         ]
-    return [*(f"**{c.verdict}**: {_after(c.sentence)}" for c in report.comparisons)] + [
-        ratio_sentence(report)
-    ]
+    claims = [f"**{c.verdict}**: {_after(c.sentence)}" for c in report.comparisons]
+    return [*claims, ratio_sentence(report)]
 
 
 def _after(sentence: str) -> str:
@@ -127,10 +126,7 @@ def _scores(facts: Facts, report: Report) -> list[str]:
 
 def _speed(facts: Facts) -> list[str]:
     teacher = facts.teacher
-    weights = {name: facts.bytes[file] for name, file in GRAPHS.items()}
-    weights["torch"] = facts.bytes["model.safetensors"]
-    if teacher is not None:
-        weights["teacher"] = teacher.model_bytes
+    weights = facts.weights()
     rows = []
     for form, label in _FORMS.items():
         if form not in weights:
@@ -140,8 +136,8 @@ def _speed(facts: Facts) -> list[str]:
     header = ["", "size", *(f"batch {n}: p50 / p95 ms" for n in facts.latency)]
     where = facts.machine
     text = (
-        f"Forward pass of dev texts on {where['cpu']} ({where['cores']} cores), all forms in "
-        "turns in one run; tokenisation is not counted."
+        f"Forward pass of dev texts on one thread of {where['cpu']} ({where['cores']} cores), all "
+        "forms in turns in one run; tokenisation is not counted."
     )
     if teacher is None:
         return [text, _table(header, rows)]
@@ -191,5 +187,3 @@ def _cell(text: str) -> str:
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-

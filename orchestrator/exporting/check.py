@@ -65,15 +65,19 @@ def answers(student: Student, texts: Sequence[str]) -> npt.NDArray[np.float32]:
 def compare(source: Source, student: Student, expected: npt.NDArray[np.float32]) -> Equality:
     """Compare an exported student with ``expected`` logits [N, C] of the trained one."""
     found = answers(student, source.texts.texts)
-    targets = torch.from_numpy(source.texts.labels)
-    scores = classification_metrics(torch.from_numpy(found), targets)
+    reached = scores(source, found)
     return Equality(
         max_logit_difference=float(np.abs(found - expected).max()),
         label_agreement=float((found.argmax(1) == expected.argmax(1)).mean()),
-        accuracy=scores["accuracy"],
-        f1_macro=scores["f1_macro"],
+        accuracy=reached["accuracy"],
+        f1_macro=reached["f1_macro"],
         rows=len(found),
     )
+
+
+def scores(source: Source, logits: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Return the dev metrics of logits [N, C], without a prefix."""
+    return classification_metrics(torch.from_numpy(logits), torch.from_numpy(source.texts.labels))
 
 
 def require_equal(equality: Equality, expected: npt.NDArray[np.float32]) -> None:

@@ -74,7 +74,9 @@ def _named(record: SweepRecord, trials: list[TrialRecord], wanted: str) -> Trial
         return next(iter(found.values()))
     if found:
         some = ", ".join(sorted(key[:12] for key in found)[:5])
-        raise UsageError(f"{len(found)} trials begin with {wanted!r} ({some}); give more of the key")
+        raise UsageError(
+            f"{len(found)} trials begin with {wanted!r} ({some}); give more of the key"
+        )
     raise UsageError(
         f"sweep {record.name!r} has no complete student {wanted!r}; "
         f"'orchestrator report {record.name} --format csv' lists the keys"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.exporting.check import Equality
+from orchestrator.exporting.folder import GRAPHS
 from orchestrator.exporting.latency import Timing
 
 
@@ -63,6 +64,14 @@ class Facts:
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
 
+    def weights(self) -> dict[str, int]:
+        """Return the bytes of each form that was timed."""
+        weights = {name: self.bytes[file] for name, file in GRAPHS.items()}
+        weights["torch"] = self.bytes["model.safetensors"]
+        if self.teacher is not None:
+            weights["teacher"] = self.teacher.model_bytes
+        return weights
+
     def ratios(self) -> dict[str, Any]:
         """Return how many times smaller and faster the int8 student is than the teacher."""
         if self.teacher is None:
@@ -75,7 +84,7 @@ class Facts:
             for size, times in self.latency.items()
         }
         return {
-            "smaller": self.teacher.model_bytes / self.bytes["model.int8.onnx"],
+            "smaller": self.teacher.model_bytes / self.bytes[GRAPHS["int8"]],
             "faster": faster,
         }
 

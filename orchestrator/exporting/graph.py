@@ -54,7 +54,7 @@ class _Graph(nn.Module):
         """Pad [B, L] on the right so that the widest kernel fits, without branching on L."""
         if self.shortest == 1:
             return values
-        length = torch._shape_as_tensor(values)[1].clamp(min=self.shortest)  # type: ignore[attr-defined]
+        length = torch._shape_as_tensor(values)[1].clamp(min=self.shortest)
         return F.pad(values, (0, self.shortest - 1))[:, :length]
 
 

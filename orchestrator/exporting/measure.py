@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from orchestrator.exporting.facts import TeacherFacts
 from orchestrator.exporting.latency import Run, Timing, measure
 from orchestrator.exporting.source import Source
 from orchestrator.exporting.standalone import Student
@@ -32,18 +34,14 @@ class Teacher:
     """A teacher to compare with.
 
     Attributes:
-        name: In the config.
+        facts: Its name and size.
         model: On the CPU, in evaluation mode.
         dev: The dev split as it sees it.
-        parameters: How many it has.
-        model_bytes: Of its weights.
     """
 
-    name: str
+    facts: TeacherFacts
     model: nn.Module
     dev: Encoded
-    parameters: int
-    model_bytes: int
 
 
 def open_teacher(report: Report, source: Source, store: Store) -> Teacher | None:
@@ -57,12 +55,11 @@ def open_teacher(report: Report, source: Source, store: Store) -> Teacher | None
             dev = open_encoded(store, artifact.meta["spec"]["dev"])
         except ArtifactMissing:
             continue
+        sizes = artifact.meta["metrics"]
         return Teacher(
-            name=row.name,
+            facts=TeacherFacts(row.name, int(sizes["parameters"]), int(sizes["model_bytes"])),
             model=load_model(artifact.file("model")),
             dev=dev,
-            parameters=int(artifact.meta["metrics"]["parameters"]),
-            model_bytes=int(artifact.meta["metrics"]["model_bytes"]),
         )
     return None
 
@@ -74,7 +71,7 @@ def latencies(
 
     Args:
         source: The trained student.
-        graphs: Exported students by name.
+        graphs: Exported students by name, each with one thread.
         teacher: Timed too if there is one.
         seconds: About how long to measure for each batch size.
 
@@ -86,17 +83,31 @@ def latencies(
     model = source.model()
     timings = {}
     for size in BATCHES:
-        draws = [torch.randint(len(source.dev), (size,), generator=generator) for _ in range(PREPARED)]
+        draws = [
+            torch.randint(len(source.dev), (size,), generator=generator) for _ in range(PREPARED)
+        ]
         runs: dict[str, Sequence[Run]] = {
             name: [partial(student.logits, student.encode(_texts(source, d))) for d in draws]
             for name, student in graphs.items()
         }
         runs["torch"] = _torch_runs(model, source.dev, draws)
         if teacher is not None:
-            order = positions(source.dev.ids, teacher.dev.ids, f"teacher {teacher.name}")
+            order = positions(source.dev.ids, teacher.dev.ids, f"teacher {teacher.facts.name}")
             runs["teacher"] = _torch_runs(teacher.model, teacher.dev, [order[d] for d in draws])
-        timings[str(size)] = measure(runs, seconds)
+        with _one_thread():
+            timings[str(size)] = measure(runs, seconds)
     return timings
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Give torch one thread: two pools of threads would wait for each other's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _texts(source: Source, draw: Tensor) -> list[str]:

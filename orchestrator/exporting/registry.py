@@ -85,8 +85,12 @@ def register(
         OrchestratorError: MLflow does not take it.
     """
     content = _content(folder)
-    with _explained(registry.uri):
+    try:
+        # First: it sets the environment before MLflow is imported, and makes what is missing.
         connect(registry.uri, registry.home, registry.experiment)
+    except Unavailable as error:
+        raise OrchestratorError(str(error)) from error
+    with _explained(registry.uri):
         import mlflow
 
         client = mlflow.MlflowClient(registry.uri, registry.uri)
@@ -111,6 +115,7 @@ def _upload(
     client: MlflowClient, registry: Registry, folder: Path, name: str, tags: dict[str, str]
 ) -> ModelVersion:
     experiment = client.get_experiment_by_name(registry.experiment)
+    assert experiment is not None, "connect makes it"
     run = _source_run(client, experiment.experiment_id, tags["trial_key"])
     logged = client.create_logged_model(experiment.experiment_id, name, run, dict(tags))
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,8 +123,10 @@ def _upload(
         _pack(packed, folder, logged.model_id, run)
         client.log_model_artifacts(logged.model_id, str(packed))
     client.finalize_logged_model(logged.model_id, "READY")
-    source = f"models:/{logged.model_id}"
-    return client.create_model_version(name, source, run, tags, model_id=logged.model_id)
+    # By its place and not as models:/ID, which MLflow looks up in its global tracking store.
+    return client.create_model_version(
+        name, logged.artifact_location, run, tags, model_id=logged.model_id
+    )
 
 
 def _pack(target: Path, folder: Path, model_id: str, run: str | None) -> None:
@@ -185,10 +192,11 @@ def _explained(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except Unavailable as error:
-        raise OrchestratorError(str(error)) from error
     except MlflowException as error:
-        code: Any = error.get_http_status_code()
-        raise OrchestratorError(explain(int(code), str(error), uri)) from error
+        raise OrchestratorError(explain(_status(error), str(error), uri)) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise OrchestratorError(f"{redacted(uri)}: {one_line(str(error))}") from error
+
+
+def _status(error: Any) -> int:
+    return int(error.get_http_status_code())

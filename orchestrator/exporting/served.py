@@ -7,11 +7,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 
-class Classifier(mlflow.pyfunc.PythonModel):
+class Classifier(PythonModel):
     """Answers with the folder that is this model's only artifact."""
 
     def load_context(self, context: Any) -> None:
@@ -33,4 +34,4 @@ class Classifier(mlflow.pyfunc.PythonModel):
         )
 
 
-mlflow.models.set_model(Classifier())
+set_model(Classifier())

@@ -76,18 +76,27 @@ def diagnose(reader: Reader, record: SweepRecord, evidence: Evidence, best: str)
     if not evidence.arms:
         return Diagnosis(evidence.split)
     outputs = record.of(Stage.OUTPUTS)
-    teachers = reader.teachers(outputs, evidence.split)
+    n_classes = evidence.arms[0].models[0].logits.shape[1]
+    teachers = _of_classes(reader.teachers(outputs, evidence.split), n_classes)
     names = tuple(record.data.get("classes", ()))
     found = diagnosis.diagnose(evidence.arms, teachers, names, evidence.split)
     model: Predictions | None = evidence.arms[0].models[0]
     on_dev: Mapping[str, Predictions] = teachers
     if evidence.split != "dev":
         arm = reader.searched(best, "the best student", 0) if best else None
-        model, on_dev = (arm.models[0] if arm else None), reader.teachers(outputs, "dev")
+        model, on_dev = (
+            (arm.models[0] if arm else None),
+            _of_classes(reader.teachers(outputs, "dev"), n_classes),
+        )
     if model is None or model.targets is None:
         return found
     ids = diagnosis.suspects(on_dev, model.ids, model.targets)
     return replace(found, suspects=ids[: diagnosis.MOST_SUSPECTS], n_suspects=len(ids))
+
+
+def _of_classes(teachers: Mapping[str, Predictions], n_classes: int) -> dict[str, Predictions]:
+    """Drop teachers of superclasses: they cannot agree or disagree about a class."""
+    return {name: found for name, found in teachers.items() if found.logits.shape[1] == n_classes}
 
 
 def _from_confirm(

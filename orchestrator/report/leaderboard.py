@@ -81,10 +81,11 @@ def teacher_rows(record: SweepRecord) -> list[TeacherRow]:
     """Return a row for each teacher with its metrics of every split, best on dev first."""
     measured: dict[str, dict[str, float]] = {}
     for trial in record.of(Stage.OUTPUTS):
-        if trial.state is TrialState.COMPLETE:
+        if trial.state is TrialState.COMPLETE and is_final(trial):
             scores = {k: v for k, v in trial.metrics.items() if k.startswith(("val_", "test_"))}
             measured.setdefault(trial.role, {}).update(scores)
-    by_name = {trial.role: trial for trial in distinct(record.of(Stage.TEACHERS))}
+    trained = distinct(record.of(Stage.TEACHERS))
+    by_name = {trial.role: trial for trial in trained if not trial.spec.get("fold")}
     rows = [
         TeacherRow(
             name=name,
@@ -93,11 +94,17 @@ def teacher_rows(record: SweepRecord) -> list[TeacherRow]:
             metrics={**measured.get(name, {}), **trial.metrics},
             seconds=trial.seconds,
             error=_last_line(trial.error),
+            coarse=bool(trial.spec.get("groups")),
         )
         for name, trial in by_name.items()
     ]
     metric = "val_" + naming.decision_metric(record.objective[0])
     return sorted(rows, key=lambda row: -row.metrics.get(metric, -math.inf))
+
+
+def is_final(trial: TrialRecord) -> bool:
+    """Tell whether outputs are those of a trained teacher, not of one on its way."""
+    return bool(trial.spec.get("anchor", 1.0) == 1.0)
 
 
 def confirm_rows(record: SweepRecord) -> list[ConfirmRow]:

@@ -92,7 +92,9 @@ def describe_method(trial: TrialRecord) -> str:
     """Return the method with its main parameters and teachers, e.g. ``kd T=4 · average · bert``."""
     if trial.role == PLAIN:
         return "plain: no teacher"
-    parts = []
+    if "members" in trial.params:
+        return f"{trial.params['combiner']} of {trial.params['members']}"
+    parts = [str(trial.params["scheme"])] if "scheme" in trial.params else []
     for kind in ("loss", "weighting", "hint"):
         name = component(trial, kind)
         if name:

@@ -89,7 +89,10 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class TeacherRow:
-    """One teacher: ``val_*`` and, once confirm has run, ``test_*`` metrics."""
+    """One teacher: ``val_*`` and, once confirm has run, ``test_*`` metrics.
+
+    ``coarse`` teachers know superclasses, so their scores cannot be put beside a student's.
+    """
 
     name: str
     key: str
@@ -97,6 +100,7 @@ class TeacherRow:
     metrics: Mapping[str, float]
     seconds: float
     error: str | None = None
+    coarse: bool = False
 
 
 @dataclass(frozen=True)

@@ -83,14 +83,42 @@ class Reader:
             if split == "test":
                 found = self._read("confirm", key, "predictions.safetensors")
             else:
-                meta = self._store.meta("confirm", key) or {}
-                found = self._read("student", meta.get("student", key), "dev.safetensors")
+                found = self._dev(key)
             if found is None:
                 self.missing.append(f"{row.role} seed {seed} ({split})")
             else:
                 seeds.append(seed)
                 models.append(found)
         return Arm(row.role, tuple(seeds), tuple(models)) if models else None
+
+    def listed(self, kind: str, keys: Mapping[int, str], role: str, split: str) -> Arm | None:
+        """Return the predictions of a listed arm on ``test`` or ``dev``.
+
+        Args:
+            kind: Kind of its artifacts, ``confirm`` or ``ensemble``.
+            keys: Their keys by seed.
+            role: Its name.
+            split: Which predictions.
+        """
+        seeds, models = [], []
+        for seed, key in sorted(keys.items()):
+            if split == "test":
+                found = self._read(kind, key, "predictions.safetensors")
+            elif kind == "confirm":
+                found = self._dev(key)
+            else:
+                found = self._read(kind, key, "dev.safetensors")
+            if found is None:
+                self.missing.append(f"{role} seed {seed} ({split})")
+            else:
+                seeds.append(seed)
+                models.append(found)
+        return Arm(role, tuple(seeds), tuple(models)) if models else None
+
+    def _dev(self, key: str) -> Predictions | None:
+        """Read the dev predictions that lie with the student a confirm artifact names."""
+        meta = self._store.meta("confirm", key) or {}
+        return self._read(meta.get("task", "student"), meta.get("student", key), "dev.safetensors")
 
     def searched(self, key: str, role: str, seed: int) -> Arm | None:
         """Return the dev predictions of one trial of the student stage."""
@@ -106,6 +134,8 @@ class Reader:
         for trial in outputs:
             if trial.state is not TrialState.COMPLETE or trial.spec.get("split") != split:
                 continue
+            if trial.spec.get("anchor", 1.0) != 1.0:
+                continue  # of a teacher on its way
             predictions = self._read("outputs", trial.key, "outputs.safetensors")
             if predictions is None:
                 self.missing.append(f"teacher {trial.role} ({split})")

@@ -50,7 +50,7 @@ def _ratio(
     metric: str, split: str, student: float, plain: float, teachers: Sequence[TeacherRow]
 ) -> Distillation:
     name = PREFIX[split] + metric
-    scored = [row for row in teachers if name in row.metrics]
+    scored = [row for row in teachers if name in row.metrics and not row.coarse]
     if not scored:
         reason = f"no teacher has been measured on {split}"
         return Distillation(None, metric, split, student, plain, reason=reason)

@@ -17,7 +17,7 @@ from orchestrator.ledger import Objectives, Proposal, StageLedger, open_storage
 from orchestrator.records import Stage, TrialState
 from orchestrator.stages import StageRun
 from orchestrator.tracking import EventBus
-from orchestrator.tuning import EarlyStopping, StopFlag, run_trials
+from orchestrator.tuning import EarlyStopping, StopFlag, run_trials, stop_on_signals
 from trainables.checkpoint import Checkpoint
 from trainables.errors import NonFiniteLoss
 from trainables.store import Store, content_key
@@ -229,3 +229,28 @@ def test_a_trial_without_a_gpu_sees_none(run: Any) -> None:
 def test_the_token_of_local_clusters_is_private(ray_cluster: Any) -> None:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     assert token.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_and_a_second_one_insists(number: int) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    flag = StopFlag()
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(flag, grace_seconds=60):
+        os.kill(os.getpid(), number)
+        assert flag
+        os.kill(os.getpid(), number)
+        pytest.fail("the second signal was ignored")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_stop_that_takes_too_long_is_an_interrupt() -> None:
+    flag = StopFlag()
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(flag, grace_seconds=0.1):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert flag
+        time.sleep(30)
+
+
+def test_ray_does_not_keep_the_handler_of_sigterm(ray_cluster: Any) -> None:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
