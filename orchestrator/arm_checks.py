@@ -12,7 +12,7 @@ from orchestrator.component_checks import student_problems
 from orchestrator.errors import Problem
 from orchestrator.points import apply_point
 from orchestrator.schema import ArmConfig, StudentConfig, SweepConfig
-from orchestrator.wants import anchors, schedule_anchors
+from orchestrator.wants import anchors, components, schedule_anchors
 from orchestrator.wording import did_you_mean, problems_of
 from trainables import catalog
 from trainables.errors import ComponentError
@@ -42,7 +42,7 @@ def check_arms(config: SweepConfig) -> list[Problem]:
             problems.append(Problem(f"{where}.name", what, "give each arm its own name"))
         taken.add(arm.name)
         problems.extend(_arm_problems(config, arm, where))
-    return problems or _circles(config.arms)
+    return problems or [*_circles(config.arms), *_published_problems(config)]
 
 
 def check_label_spaces(config: SweepConfig) -> list[Problem]:
@@ -59,8 +59,9 @@ def check_label_spaces(config: SweepConfig) -> list[Problem]:
             problems.append(Problem(f"{where}.folds", what, "set student.schedule to constant"))
     if not config.arms:
         student, names = config.student, [teacher.name for teacher in config.teachers]
-        problems.extend(_mixture(config, names, student.loss, student.hint, student, "teachers"))
-    return problems
+        for loss in components(config, "loss"):
+            problems.extend(_mixture(config, names, loss, student.hint, student, "teachers"))
+    return list(dict.fromkeys(problems))
 
 
 def _arm_problems(config: SweepConfig, arm: ArmConfig, where: str) -> list[Problem]:
@@ -170,8 +171,8 @@ def _mixture(
     others = len(names) > len(chosen)
     if len(spaces) > 1 or (others and spaces - {"class"}):
         what = (
-            "teachers of classes and of superclasses cannot teach one student together: their "
-            "outputs are over different classes and no weighting can compare them"
+            "teachers that know different classes cannot teach one student together: no "
+            "weighting can compare outputs over classes, superclasses and shuffled ones"
         )
         cure = "list arms with teachers of one kind each"
         yield Problem(where, what, cure)
@@ -200,6 +201,18 @@ def _teachers(config: SweepConfig, arm: ArmConfig) -> list[str]:
     fine = [teacher.name for teacher in config.teachers if teacher.labels == "class"]
     named = arm.point.get("teachers")
     return list(named if named is not None else fine or [t.name for t in config.teachers])
+
+
+def _published_problems(config: SweepConfig) -> Iterator[Problem]:
+    """Check that every published number belongs to something that is run."""
+    if config.published is None:
+        return
+    known = [*CONTROLS, *(t.name for t in config.teachers), *(arm.name for arm in config.arms)]
+    for part, names in (("rows", config.published.rows), ("order", config.published.order)):
+        for name in names:
+            if name not in known:
+                what = f"there is no arm, teacher or control {name!r}"
+                yield Problem(f"published.{part}", what, did_you_mean(name, known))
 
 
 def _circles(arms: Sequence[ArmConfig]) -> list[Problem]:

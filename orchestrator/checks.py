@@ -17,6 +17,7 @@ from orchestrator.component_checks import component_problems, needs_checkpoint, 
 from orchestrator.errors import Problem
 from orchestrator.points import TEACHER_KEYS, apply_point
 from orchestrator.schema import StudentConfig, SweepConfig
+from orchestrator.teacher_checks import exported_problems, source_problems
 from orchestrator.wording import Location, did_you_mean, key_path, problems_of, space_problem
 from search_spaces.errors import SpaceError
 from search_spaces.node import Corner
@@ -67,6 +68,9 @@ def check_teachers(config: SweepConfig) -> list[Problem]:
             what = f"{teacher.name!r} is the name of another teacher"
             problems.append(Problem(f"{where}.name", what, "give each teacher its own name"))
         seen.add(teacher.name)
+        problems.extend(source_problems(teacher, where))
+        if not teacher.model:
+            continue
         faults = component_problems("models", teacher.model, f"{where}.model")
         problems.extend(faults)
         if any(fault.where == f"{where}.model.name" for fault in faults):
@@ -100,7 +104,7 @@ def check_references(config: SweepConfig) -> list[Problem]:
     """Check that the teachers the student refers to are there and have a checkpoint."""
     student = config.student
     names = [teacher.name for teacher in config.teachers]
-    with_checkpoint = [t.name for t in config.teachers if needs_checkpoint(t.model)]
+    with_checkpoint = [t.name for t in config.teachers if t.model and needs_checkpoint(t.model)]
     problems = []
     wanted = student.embedding.teacher
     if student.embedding.kind == "teacher":
@@ -184,6 +188,7 @@ CHECKS: tuple[tuple[Callable[[SweepConfig], list[Problem]], tuple[str, ...]], ..
     (check_searched_teachers, ("search", "teachers")),
     (check_space_keys, ("search",)),
     (check_space_values, ("search", "student")),
+    (exported_problems, ("teachers", "student", "arms")),
     (check_label_spaces, ("data", "teachers", "student", "arms")),
     (check_arms, ("arms", "search", "confirm", "teachers", "student")),
 )

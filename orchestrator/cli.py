@@ -91,6 +91,37 @@ def sweep(
 
 
 @app.command()
+def reproduce(
+    preset: Annotated[str, typer.Argument(help="A preset of a paper; see 'ls presets'.")],
+    fast: Annotated[
+        bool, typer.Option("--fast", help="The preset's short form: minutes on two cores.")
+    ] = False,
+    overrides: Overrides = None,
+    home: HomeOption = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a paper's experiment and print our numbers beside the published ones.
+
+    Example: orchestrator reproduce news-isomorphic --fast --set data.source=csv
+    """
+    from orchestrator.home import Home
+    from orchestrator.reproduce import reproduce as run
+    from orchestrator.show import show_reproduction
+    from orchestrator.sweep import Options
+
+    options = Options(address=address, cpus=cpus, gpus=gpus, python_path=str(Path.cwd()))
+    result = run(preset, list(overrides or []), Home(home), options, fast=fast, quiet=quiet)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        show_reproduction(result)
+
+
+@app.command()
 def plan(
     config: Config = "quickstart",
     overrides: Overrides = None,

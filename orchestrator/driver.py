@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Literal
 
 from orchestrator.history import load_record
 from orchestrator.home import Home
+from orchestrator.records import SweepRecord
 from orchestrator.report.build import build_report
 from orchestrator.report.document import Report
 from orchestrator.report.html import to_html
@@ -24,9 +26,11 @@ from orchestrator.tracking.events import ArtifactLogged, Event, SweepStarted
 from orchestrator.tracking.mlflow import delivery
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.shipper import Shipper
-from trainables.store import atomic_write
+from trainables.store import Store, atomic_write
 
 DRAIN_SECONDS = 60.0
+
+Describe = Callable[[SweepRecord, Store], Mapping[str, str]]
 
 
 def run_sweep(
@@ -34,11 +38,19 @@ def run_sweep(
     home: Home,
     options: Options,
     mode: Literal["auto", "live", "lines", "quiet"] = "auto",
+    describe: Describe | None = None,
 ) -> Report:
     """Run a sweep, or what is left of it, and return its report.
 
     Training never waits for MLflow: events go into the outbox, and what MLflow has not taken
     when the sweep ends is delivered by the next start or by ``orchestrator sync``.
+
+    Args:
+        config: What to run.
+        home: Where everything is kept.
+        options: How to run.
+        mode: How much to show.
+        describe: Makes further files of the finished sweep, by name, to lie beside the report.
 
     Raises:
         OrchestratorError: The sweep could not start, failed, or was interrupted.
@@ -68,8 +80,11 @@ def run_sweep(
         bus.subscribe(start_shipping)
         try:
             Sweep(config, home, bus, options).run()
-            report = build_report(load_record(home, config.name), home.store)
+            record = load_record(home, config.name)
+            report = build_report(record, home.store)
             _publish(report, home, bus)
+            if describe is not None:
+                _write(describe(record, home.store), home.sweep(config.name), bus)
             return report
         finally:
             try:
@@ -88,6 +103,10 @@ def _publish(report: Report, home: Home, bus: EventBus) -> None:
         "report.md": to_markdown(report),
         "report.json": json.dumps(report.to_json(), indent=1, ensure_ascii=False),
     }
+    _write(texts, folder, bus)
+
+
+def _write(texts: Mapping[str, str], folder: Path, bus: EventBus) -> None:
     for name, text in texts.items():
         atomic_write(folder / name, text.encode("utf-8"))
         # By name, relative to the outbox: a home can be moved before MLflow has everything.

@@ -44,6 +44,7 @@ from orchestrator.report.document import Report
 from orchestrator.report.naming import describe_method
 from orchestrator.report.parts import Verdict
 from orchestrator.tracking.address import resolve_uri
+from trainables.store import Store
 from trainables.tokenization import NUMBERING_FILE
 
 Tell = Callable[[str], None]
@@ -103,21 +104,39 @@ def export_student(
         OrchestratorError: The exported graph does not compute what the student does.
     """
     record = load_record(home, name)
-    report = build_report(record, home.store)
-    choice = choose(record, report, home.store, trial)
-    source = Source.open(home.store, choice.student)
-    teacher = open_teacher(report, source, home.store)
+    exported = export_record(record, home.store, output, trial=trial, seconds=seconds, tell=tell)
+    remember(home, name, exported.folder)
+    return _register(exported, record, home, tell) if registered else exported
+
+
+def export_record(
+    record: SweepRecord,
+    store: Store,
+    output: Path,
+    *,
+    trial: str | None = None,
+    seconds: float = LATENCY_SECONDS,
+    tell: Tell,
+) -> Exported:
+    """Export one student as ``export_student`` does, from records and store alone.
+
+    Raises:
+        UsageError: There is no such student, or something else is in ``output``.
+        OrchestratorError: The exported graph does not compute what the student does.
+    """
+    report = build_report(record, store)
+    choice = choose(record, report, store, trial)
+    source = Source.open(store, choice.student)
+    teacher = open_teacher(report, source, store)
     if teacher is None:
         tell("no teacher is left in the store to compare sizes and times with")
     with _replacing(output) as draft:
         tell(f"exporting trial {choice.trial.key[:12]} ({describe_method(choice.trial)})")
-        _write_files(draft, choice, source, name)
+        _write_files(draft, choice, source, record.name)
         facts = _measure(draft, choice, source, report, teacher, seconds, tell)
         _write_text(draft / CARD, write_card(facts, report))
         _write_json(draft / FACTS, facts.to_json())
-    remember(home, name, output.absolute())
-    exported = Exported(output.absolute(), facts)
-    return _register(exported, record, home, tell) if registered else exported
+    return Exported(output.absolute(), facts)
 
 
 def _write_files(draft: Path, choice: Choice, source: Source, sweep: str) -> None:

@@ -49,6 +49,11 @@ def _optional_component(value: Any) -> dict[str, Any] | None:
     return None if value is None else _component(value)
 
 
+def _own_model(value: Any) -> dict[str, Any]:
+    """Read the model of a teacher; empty for one that is an exported student."""
+    return {} if value == {} else _component(value)
+
+
 def _part(value: Any) -> float | int | str:
     if isinstance(value, float) and not 0 < value < 1:
         raise fault(
@@ -168,6 +173,7 @@ def _amount(value: Any) -> float:
 
 Component = Annotated[dict[str, Any], PlainValidator(_component)]
 OptionalComponent = Annotated[dict[str, Any] | None, PlainValidator(_optional_component)]
+OwnModel = Annotated[dict[str, Any], PlainValidator(_own_model)]
 Part = Annotated[float | int | str, PlainValidator(_part)]
 OptionalPart = Annotated[float | int | str | None, PlainValidator(_optional_part)]
 Text = Annotated[str, Field(min_length=1)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import ValidationError
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.home import Home
 from orchestrator.ledger import open_storage, read_study
-from orchestrator.preflight import ledger_url
 from orchestrator.records import Stage, SweepRecord, TrialRecord
-from orchestrator.report.build import build_report
-from orchestrator.report.document import Report
 from orchestrator.schema import SweepConfig
+
+if TYPE_CHECKING:
+    from orchestrator.report.document import Report
 
 
 def load_record(home: Home, name: str) -> SweepRecord:
@@ -25,7 +27,7 @@ def load_record(home: Home, name: str) -> SweepRecord:
     config = load_sweep_config(home, name)
     trials: list[TrialRecord] = []
     if state["studies"]:
-        storage = open_storage(ledger_url(config, home))
+        storage = open_storage(home.ledger_url(config.ledger.url_env))
         for part, study in state["studies"].items():
             stage = Stage(part.partition("-")[0])
             try:
@@ -56,4 +58,6 @@ def load_sweep_config(home: Home, name: str) -> SweepConfig:
 
 def load_report(home: Home, name: str) -> Report:
     """Return the report of a sweep, finished or not."""
+    from orchestrator.report.build import build_report  # SciPy, which status does not need
+
     return build_report(load_record(home, name), home.store)

@@ -42,10 +42,18 @@ class Home:
         """The content store."""
         return Store(self.path / "store")
 
-    @property
-    def ledger_url(self) -> str:
-        """The URL of the local ledger."""
-        return f"sqlite:///{self.path / 'ledger.db'}"
+    def ledger_url(self, variable: str | None = None) -> str:
+        """Return the URL of the ledger: what an environment variable holds, else a local file.
+
+        Raises:
+            PreflightError: The variable is not set.
+        """
+        if variable is None:
+            return f"sqlite:///{self.path / 'ledger.db'}"
+        if not os.environ.get(variable):
+            text = f"the environment variable {variable} is not set"
+            raise PreflightError([Problem("ledger.url_env", text, "export it, or set it to null")])
+        return os.environ[variable]
 
     def sweep(self, name: str) -> Path:
         """Return the directory of a sweep."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.exporting.adopt import Adopted
 from orchestrator.schema import SweepConfig, TeacherConfig, TokenizerConfig
 from orchestrator.wants import anchors, needs_features
 from trainables import catalog
@@ -158,6 +159,8 @@ def _teacher(
     store: Store,
     checkpoint: Callable[[str], Path],
 ) -> TeacherMaterials:
+    if teacher.exported is not None:
+        return _adopted(teacher, teacher.exported, data, store)
     model = dict(teacher.model)
     digest = ""
     pretrained = bool(catalog.load("models", model["name"]).needs_checkpoint)
@@ -209,6 +212,15 @@ def _teacher(
         for fold in range(number)
     )
     return TeacherMaterials(teacher, spec, tokens, folds)
+
+
+def _adopted(
+    teacher: TeacherConfig, exported: str, data: PreparedData, store: Store
+) -> TeacherMaterials:
+    """Return an exported student as a teacher, whose artifact is there already."""
+    adopted = Adopted.open(teacher.name, Path(exported))
+    tokens = _tokens(data, store, adopted.tokenizer(store), adopted.max_length)
+    return TeacherMaterials(teacher, adopted.teacher(store, data.classes, tokens.encoded), tokens)
 
 
 def _groups(

@@ -16,7 +16,7 @@ _FILES = (
     ("student", "embedding", "path"),
 )
 _CHECKPOINTS = (("student", "model", "checkpoint"), ("student", "tokenizer", "checkpoint"))
-_OF_A_TEACHER = (("model", "checkpoint"), ("tokenizer", "checkpoint"))
+_OF_A_TEACHER = (("model", "checkpoint"), ("tokenizer", "checkpoint"), ("exported",))
 _WORDS = {"rest"}
 _REMOTE = re.compile(r"(pypi:|[a-z][a-z0-9+.-]*://)")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator import preflight
+from orchestrator.exporting.fetch import fetch_registered
 from orchestrator.home import Home
 from orchestrator.materials import prepare_data, prepare_materials
 from orchestrator.plan import Plan, make_plan
@@ -33,6 +34,7 @@ def plan_sweep(
     preflight.check_home(place)
     preflight.check_resources(config, options)
     try:
+        config = fetch_registered(config, place, tell)
         data = prepare_data(config, place.store, tell)
         preflight.check_methods(config, data)
         materials = prepare_materials(config, data, place.store, tell)

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
-from orchestrator.exporting.folder import GRAPHS, holds_student, recall
+from orchestrator.exporting.folder import (
+    CONFIG,
+    GRAPHS,
+    TOKENIZER,
+    damaged_files,
+    holds_student,
+    recall,
+)
 from orchestrator.exporting.latency import cores
 from orchestrator.home import Home
 
@@ -160,23 +167,16 @@ def open_student(folder: Path, precision: str = "int8") -> Student:
     Raises:
         UsageError: The folder is incomplete or damaged.
     """
-    import onnxruntime.capi.onnxruntime_pybind11_state as onnxruntime_errors
-
     from orchestrator.exporting.standalone import Student
 
-    broken = (
-        onnxruntime_errors.NoSuchFile,
-        onnxruntime_errors.InvalidProtobuf,
-        onnxruntime_errors.Fail,
-        onnxruntime_errors.InvalidGraph,
-    )
-    try:
-        return Student(folder, GRAPHS[precision], threads=1)
-    except (OSError, ValueError, *broken) as error:
-        reason = str(error).strip().partition("\n")[0]
+    graph = GRAPHS[precision]
+    damaged = damaged_files(folder, [CONFIG, TOKENIZER, graph])
+    if damaged:
         raise UsageError(
-            f"cannot load the student in {folder}: {reason}; export it again"
-        ) from error
+            f"cannot load the student in {folder}: {', '.join(damaged)} missing or damaged; "
+            "export it again"
+        )
+    return Student(folder, graph, threads=1)
 
 
 def answer(

@@ -53,21 +53,6 @@ def check_home(home: Home) -> None:
         raise PreflightError([Problem(str(home.path), text, "free space or name another --home")])
 
 
-def ledger_url(config: SweepConfig, home: Home) -> str:
-    """Return the URL of the ledger.
-
-    Raises:
-        PreflightError: The environment variable that should hold it is not set.
-    """
-    name = config.ledger.url_env
-    if name is None:
-        return home.ledger_url
-    if not os.environ.get(name):
-        problem = Problem("ledger.url_env", f"the environment variable {name} is not set")
-        raise PreflightError([problem])
-    return os.environ[name]
-
-
 def check_methods(config: SweepConfig, data: PreparedData) -> None:
     """Check that every method the config may use can work with this data.
 
@@ -102,6 +87,8 @@ def check_methods(config: SweepConfig, data: PreparedData) -> None:
 
 
 def _uses_transfer(config: SweepConfig) -> bool:
+    if config.arms:
+        return False  # each arm says for itself, and has been checked with the config
     return config.student.transfer or "transfer" in config.search.space
 
 

@@ -19,6 +19,7 @@ from orchestrator.fields import (
     Objectives,
     OptionalComponent,
     OptionalPart,
+    OwnModel,
     Part,
     PointMapping,
     Precision,
@@ -104,6 +105,9 @@ class TeacherConfig(Section):
     Attributes:
         name: Unique in the sweep.
         model: Component with its parameters, e.g. ``{name: bert, checkpoint: ...}``.
+        exported: Instead of a model: the folder of an exported student, which is not trained.
+        registered: Instead of a model: an exported student in the MLflow model registry, e.g.
+            ``models:/news@champion``.
         tokenizer: For a model from scratch; None is the student's. Checkpoints bring their own.
         epochs: Passes over the training rows.
         lr: Peak learning rate of AdamW.
@@ -123,7 +127,9 @@ class TeacherConfig(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    model: Component
+    model: OwnModel = Field(default_factory=dict)
+    exported: Text | None = None
+    registered: Annotated[str, Field(pattern=r"^models:/[^/@]+[@/][^/@]+$")] | None = None
     tokenizer: TokenizerConfig | None = None
     epochs: Count = 3
     lr: Rate = 5e-5
@@ -286,6 +292,7 @@ class PublishedConfig(Section):
         metric: The test metric its numbers are compared with.
         rows: Per cent by name: of an arm, a teacher, or of ``plain``, ``best_teacher``,
             ``average``; null where the paper has no number.
+        order: The paper's ranking, best first, where it gives one without numbers.
         notes: What differs between the two settings, a sentence each.
     """
 
@@ -294,6 +301,7 @@ class PublishedConfig(Section):
         "test_accuracy"
     )
     rows: dict[str, float | None] = Field(default_factory=dict)
+    order: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     notes: Annotated[tuple[Text, ...], Field(strict=False)] = ()
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.doctor import Check
     from orchestrator.plan import Plan
     from orchestrator.report.document import Report
+    from orchestrator.reproduce import Reproduction
     from orchestrator.status import Status
 
 
@@ -111,6 +112,40 @@ def show_status(status: Status) -> None:
         console.print(
             f"{status.undelivered} events have not reached MLflow: orchestrator sync {status.sweep}"
         )
+
+
+_SCORES = ("ours", "paper", "gain", "paper gain", "over plain", "over average")
+
+
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> Table:
+    grid = Table(box=None, pad_edge=False)
+    for i in columns:
+        grid.add_column(header[i], justify="right" if i else "left", no_wrap=not i)
+    for row in rows:
+        grid.add_row(*(Text(row[i]) for i in columns))
+    return grid
+
+
+def show_reproduction(found: Reproduction) -> None:
+    """Print our results beside the published ones, and where the rankings differ."""
+    from orchestrator.reproduce import table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{found.preset}[/bold] ({'fast' if found.fast else 'full'} form)")
+    console.print(Text(f"published: {found.source}"))
+    console.print(f"compared by {describe_metric(found.metric)}, in per cent")
+    header, rows = table(found)
+    # Scores first, then what they cost: side by side, no terminal would hold them.
+    scores = [i for i, name in enumerate(header) if name in (*_SCORES, "")]
+    costs = [i for i, name in enumerate(header) if name not in _SCORES]
+    for columns in (scores, costs):
+        console.print(_columns(header, rows, columns))
+        console.print()
+    console.print("[bold]where our ranking differs[/bold]")
+    for sentence in found.differences:
+        console.print(Text(sentence))
+    for note in found.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
 
 
 def show_listing(listing: Mapping[str, Sequence[Mapping[str, str]]]) -> None:

@@ -23,6 +23,7 @@ from orchestrator.errors import (
     PreflightError,
     Problem,
 )
+from orchestrator.exporting.fetch import fetch_registered
 from orchestrator.home import Home
 from orchestrator.ledger import Objectives, Proposal, StageLedger, open_storage
 from orchestrator.materials import (
@@ -143,8 +144,9 @@ class Sweep:
     def _run(self) -> None:
         preflight.check_home(self.home)
         preflight.check_resources(self.config, self.options)
-        self._storage = open_storage(preflight.ledger_url(self.config, self.home))
+        self._storage = open_storage(self.home.ledger_url(self.config.ledger.url_env))
         try:
+            self.config = fetch_registered(self.config, self.home, self._tell)
             data = prepare_data(self.config, self.store, self._tell)
             preflight.check_methods(self.config, data)
             materials = prepare_materials(self.config, data, self.store, self._tell)

@@ -74,8 +74,7 @@ def run(spec: EnsembleSpec, store: Store) -> Iterator[dict[str, Any]]:
     metrics = {
         **classification_metrics(answers["dev"]["logits"], dev.targets, "val_"),
         "members": float(len(students)),
-        "parameters": float(parameters_of(students, store)),
-        "model_bytes": sum(float(a.meta["metrics"]["model_bytes"]) for a in students),
+        **size_of(students, store),
         **diversity(dev.logits, dev.targets, "val_"),
     }
     if all(artifact.file("predictions.safetensors").is_file() for artifact in confirmed):
@@ -190,20 +189,23 @@ def diversity(logits: Tensor, targets: Tensor, prefix: str) -> dict[str, float]:
     }
 
 
-def parameters_of(students: Sequence[Artifact], store: Store) -> int:
-    """Count the parameters of all members, an embedding they share frozen only once.
+def size_of(students: Sequence[Artifact], store: Store) -> dict[str, float]:
+    """Return ``parameters`` and ``model_bytes`` of all, a shared frozen embedding counted once.
 
     Trained embeddings that began as the same one are different ones at the end.
     """
-    total = sum(int(student.meta["metrics"]["parameters"]) for student in students)
-    shared = [
+    names = ("parameters", "model_bytes")
+    total = {n: sum(float(s.meta["metrics"][n]) for s in students) for n in names}
+    frozen = [
         spec["embedding"]
         for student in students
         if (spec := _network(student))["freeze_embedding"] and spec["embedding"]
     ]
-    for key in set(shared):
+    for key in set(frozen):
         table = store.read("embedding", key).meta
-        total -= (shared.count(key) - 1) * int(table["vocab_size"]) * int(table["dim"])
+        again = (frozen.count(key) - 1) * int(table["vocab_size"]) * int(table["dim"])
+        total["parameters"] -= again
+        total["model_bytes"] -= 4 * again  # float32
     return total
 
 

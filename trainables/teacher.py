@@ -84,6 +84,7 @@ class TeacherSpec:
                 **values,
                 "optimizer": OptimizerSpec(**values["optimizer"]),
                 "fold": None if fold is None else (int(fold[0]), int(fold[1])),
+                "anchors": tuple(values.get("anchors", ())),
             }
         )
 

@@ -20,7 +20,7 @@ from trainables.student import build_model as build_student
 from trainables.teacher import TeacherSpec
 from trainables.teacher import build_model as build_teacher
 
-PROBE_ROWS = 64
+PROBE_ROWS = 128
 
 
 def teacher_seconds(spec: TeacherSpec, store: Store) -> tuple[float, float]:
@@ -60,7 +60,12 @@ def _probe(
         functional.cross_entropy(output.logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return _median_seconds(step, device) / size, _median_seconds(forward, device) / size
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a trial, which has one CPU unless its resources say more
+    try:
+        return _median_seconds(step, device) / size, _median_seconds(forward, device) / size
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _median_seconds(work: Callable[[], None], device: torch.device) -> float:

@@ -92,4 +92,8 @@ def _student_key(trial: TrialRecord, store: Store) -> str:
         raise OrchestratorError(
             f"the store has lost trial {trial.key[:12]}; start the sweep again, which makes it anew"
         )
+    if "student" not in meta:
+        raise UsageError(
+            f"trial {trial.key[:12]} is not one student but several; name one of them with --trial"
+        )
     return str(meta["student"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.home import Home
 from trainables.store import atomic_write
 
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 CARD = "README.md"
 SCRIPT = "predict.py"
 FACTS = "export.json"
@@ -20,6 +22,12 @@ _MEMORY = "exported.json"
 def holds_student(folder: Path) -> bool:
     """Tell whether a folder was written by ``orchestrator export``."""
     return (folder / FACTS).is_file() and (folder / CONFIG).is_file()
+
+
+def damaged_files(folder: Path, needed: Sequence[str]) -> list[str]:
+    """Return which of the needed files have not the size they were written with."""
+    sizes = json.loads((folder / FACTS).read_bytes())["bytes"]
+    return [name for name in needed if _size(folder / name) != sizes[name]]
 
 
 def remember(home: Home, name: str, folder: Path) -> None:
@@ -34,3 +42,7 @@ def recall(home: Home, name: str) -> Path | None:
         return Path(json.loads((home.sweep(name) / _MEMORY).read_bytes())["folder"])
     except FileNotFoundError:
         return None
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.exporting.folder import CARD, FACTS
+from orchestrator.exporting.folder import CARD, FACTS, holds_student
 from orchestrator.tracking.address import explain, one_line, redacted
 from orchestrator.tracking.delivery import Unavailable
 from orchestrator.tracking.mlflow import connect
@@ -85,11 +85,7 @@ def register(
         OrchestratorError: MLflow does not take it.
     """
     content = _content(folder)
-    try:
-        # First: it sets the environment before MLflow is imported, and makes what is missing.
-        connect(registry.uri, registry.home, registry.experiment)
-    except Unavailable as error:
-        raise OrchestratorError(str(error)) from error
+    _connect(registry)
     with _explained(registry.uri):
         import mlflow
 
@@ -109,6 +105,59 @@ def register(
         tracking_uri=redacted(registry.uri),
         new=found is None,
     )
+
+
+def fetch(registry: Registry, model: str, folder: Path) -> Path:
+    """Return the exported folder of a registered student, downloading it once.
+
+    Args:
+        registry: Where it is registered.
+        model: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+        folder: Downloads are kept below it, by name, version and content.
+
+    Raises:
+        OrchestratorError: There is no such model, or it is not an exported student.
+    """
+    _connect(registry)
+    name, mark, which = model.removeprefix("models:/").partition("@" if "@" in model else "/")
+    with _explained(registry.uri):
+        import mlflow
+
+        client = mlflow.MlflowClient(registry.uri, registry.uri)
+        if mark == "@":
+            found = client.get_model_version_by_alias(name, which)
+        else:
+            found = client.get_model_version(name, which)
+        content = found.tags.get("content", "")
+        target = folder / f"{name}-{found.version}-{content[:12]}"
+        if content and not holds_student(target):
+            _download(client.get_model_version_download_uri(name, found.version), target)
+    if not holds_student(target):
+        raise OrchestratorError(
+            f"{model} in {redacted(registry.uri)} is not a student that 'orchestrator export' "
+            "registered; name one that is"
+        )
+    return target
+
+
+def _download(source: str, target: Path) -> None:
+    """Download an MLflow model and keep the exported folder in it."""
+    from mlflow.artifacts import download_artifacts
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        packed = Path(download_artifacts(artifact_uri=source, dst_path=scratch))
+        for facts in packed.glob(f"artifacts/*/{FACTS}"):
+            facts.parent.rename(target)
+            return
+
+
+def _connect(registry: Registry) -> None:
+    """Set the environment before MLflow is imported, and make sure that its store is there."""
+    try:
+        connect(registry.uri, registry.home, registry.experiment)
+    except Unavailable as error:
+        raise OrchestratorError(str(error)) from error
 
 
 def _upload(

@@ -106,3 +106,15 @@ def test_the_latest_sweep_is_the_default(tmp_path: Path) -> None:
 
 def test_the_state_of_an_unknown_sweep_is_empty(tmp_path: Path) -> None:
     assert Home(tmp_path).read_state("news") == {}
+
+
+def test_a_database_url_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    assert home.ledger_url() == f"sqlite:///{tmp_path / 'ledger.db'}"
+    monkeypatch.delenv("NEWS_LEDGER", raising=False)
+    with pytest.raises(PreflightError, match="the environment variable NEWS_LEDGER is not set"):
+        home.ledger_url("NEWS_LEDGER")
+    monkeypatch.setenv("NEWS_LEDGER", "postgresql://host/db")
+    assert home.ledger_url("NEWS_LEDGER") == "postgresql://host/db"

@@ -42,20 +42,6 @@ def test_a_home_below_a_file(tmp_path: Path) -> None:
     assert problem.endswith("cannot be written (Not a directory); name another --home")
 
 
-def test_a_database_url_comes_from_the_environment(
-    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = Home(tmp_path)
-    assert preflight.ledger_url(make_config(), home) == f"sqlite:///{tmp_path / 'ledger.db'}"
-    config = make_config(ledger={"url_env": "NEWS_LEDGER"})
-    monkeypatch.delenv("NEWS_LEDGER", raising=False)
-    assert problems(preflight.ledger_url, config, home) == [
-        "ledger.url_env: the environment variable NEWS_LEDGER is not set"
-    ]
-    monkeypatch.setenv("NEWS_LEDGER", "postgresql://host/db")
-    assert preflight.ledger_url(config, home) == "postgresql://host/db"
-
-
 def test_resources_no_machine_has_are_all_listed(make_config: Any) -> None:
     config = make_config(resources={"teacher": {"cpu": 64}, "student": {"gpu": 4}})
     options = Options(cpus=2, gpus=1)

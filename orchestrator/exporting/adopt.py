@@ -1,0 +1,176 @@
+"""An exported student as the teacher of another sweep.
+
+It enters the store as the trained teacher it is, so that everything after it (outputs, students,
+report) treats it like any other, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from orchestrator.exporting.folder import CONFIG, TOKENIZER, damaged_files, holds_student
+from trainables.data._table import did_you_mean
+from trainables.errors import ArtifactMissing, DataError
+from trainables.evaluation import Predictor, open_encoded
+from trainables.metrics import classification_metrics
+from trainables.models._io import ARCHITECTURE, WEIGHTS, load_model, save_model
+from trainables.models._size import model_bytes, parameter_counts
+from trainables.store import Artifact, Store, content_key, file_digest
+from trainables.teacher import TeacherSpec
+from trainables.tokenization import NUMBERING_FILE, TextTokenizer
+
+_NEEDED = (ARCHITECTURE, WEIGHTS, TOKENIZER, NUMBERING_FILE, CONFIG)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """An exported student that is to teach.
+
+    Attributes:
+        name: The teacher's name in the config.
+        folder: The exported folder.
+        labels: Its labels, in the order of its logits.
+        max_length: Tokens it reads of each text.
+    """
+
+    name: str
+    folder: Path
+    labels: tuple[str, ...]
+    max_length: int
+
+    @classmethod
+    def open(cls, name: str, folder: Path) -> Adopted:
+        """Open an exported folder.
+
+        Raises:
+            DataError: It is none, or not complete.
+        """
+        if not holds_student(folder):
+            raise DataError(
+                f"teacher {name!r}: {folder} holds no exported student; give the folder that "
+                "'orchestrator export' wrote"
+            )
+        damaged = damaged_files(folder, _NEEDED)
+        if damaged:
+            raise DataError(
+                f"teacher {name!r}: {', '.join(damaged)} in {folder} missing or damaged; "
+                "export it again"
+            )
+        config = json.loads((folder / CONFIG).read_bytes())
+        return cls(name, folder, tuple(config["labels"]), int(config["max_length"]))
+
+    def tokenizer(self, store: Store) -> Artifact:
+        """Return its tokenizer as an artifact."""
+        files = [file_digest(self.folder / file) for file in (TOKENIZER, NUMBERING_FILE)]
+        key = content_key({"tokenizer": {"exported": files}})
+        try:
+            return store.read("tokenizer", key)
+        except ArtifactMissing:
+            pass
+        tokenizer = TextTokenizer.open(self.folder)
+        with store.write("tokenizer", key) as draft:
+            tokenizer.save(draft.path)
+            draft.meta |= {
+                "kind": "exported",
+                "vocab_size": len(tokenizer.vocabulary),
+                "pad_id": tokenizer.pad_id,
+                "unk_id": tokenizer.unk_id,
+            }
+        return store.read("tokenizer", key)
+
+    def teacher(
+        self, store: Store, classes: Sequence[str], encoded: Mapping[str, str]
+    ) -> TeacherSpec:
+        """Put the student into the store as a trained teacher, and return what names it.
+
+        Args:
+            store: The content store.
+            classes: The sweep's classes; the teacher's logits are brought into their order.
+            encoded: Key of each split, tokenised for this student.
+
+        Raises:
+            DataError: Its labels are not the sweep's classes.
+        """
+        order = self._order(classes)
+        described = json.loads((self.folder / ARCHITECTURE).read_bytes())
+        own = ("n_classes", "freeze_embedding")
+        params = {name: value for name, value in described["params"].items() if name not in own}
+        digest = content_key({"weights": file_digest(self.folder / WEIGHTS), "order": order})
+        spec = TeacherSpec(
+            name=self.name,
+            model={"name": described["name"], **params},
+            checkpoint_digest=digest,
+            n_classes=len(classes),
+            train=encoded["train"],
+            dev=encoded["dev"],
+            epochs=1,
+        )
+        try:
+            store.read("teacher", spec.key)
+        except ArtifactMissing:
+            model = load_model(self.folder)
+            _reorder(model, order)
+            _write(store, spec, model)
+        return spec
+
+    def _order(self, classes: Sequence[str]) -> list[int]:
+        """Return where each class of the sweep stands among the student's labels."""
+        foreign = sorted(set(self.labels) - set(classes))
+        missing = sorted(set(classes) - set(self.labels))
+        if foreign or missing:
+            parts = []
+            if missing:
+                hint = did_you_mean(missing[0], foreign)
+                parts.append(f"it does not know {', '.join(missing[:5])}{hint}")
+            if foreign:
+                parts.append(f"it knows {', '.join(foreign[:5])} besides")
+            raise DataError(
+                f"teacher {self.name!r} has other labels than this data: {' and '.join(parts)}; "
+                "teachers must know exactly the classes of the data"
+            )
+        return [self.labels.index(label) for label in classes]
+
+
+@torch.no_grad()
+def _reorder(model: nn.Module, order: Sequence[int]) -> None:
+    """Bring the rows of the last layer, weight [C, D] and bias [C], into another order."""
+    index = torch.tensor(list(order))
+    head: Any = model.head()  # type: ignore[operator]
+    for parameter in head:
+        parameter.copy_(parameter[index].clone())
+
+
+def _write(store: Store, spec: TeacherSpec, model: nn.Module) -> None:
+    """Store the artifact that training this teacher would have left."""
+    device = torch.device("cpu")
+    dev = Predictor(open_encoded(store, spec.dev), device=device)
+    logits, _ = dev(model)
+    scores = classification_metrics(logits, dev.targets, "val_")
+    parameters, trainable = parameter_counts(model)
+    metrics = {
+        **scores,
+        "best_epoch": 1.0,
+        "parameters": float(parameters),
+        "parameters_trainable": float(trainable),
+        "model_bytes": float(model_bytes(model)),
+        **dict.fromkeys(("train_seconds", "epoch_seconds", "wall_seconds"), 0.0),
+    }
+    with store.write("teacher", spec.key) as draft:
+        save_model(model, draft.path / "model")
+        tensors = {"ids": dev.ids, "logits": logits, "targets": dev.targets}
+        save_file(tensors, draft.path / "dev.safetensors")
+        draft.meta.update(
+            name=spec.name,
+            spec=spec.to_dict(),
+            precision="fp32",
+            metrics=metrics,
+            history=[{"epoch": 1, **scores}],
+        )

@@ -1,0 +1,304 @@
+"""``reproduce``: run a preset of a paper's experiment and put our numbers beside its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config import load_config
+from orchestrator.driver import run_sweep
+from orchestrator.errors import ConfigError, Problem, UsageError
+from orchestrator.history import load_record
+from orchestrator.home import Home
+from orchestrator.records import SweepRecord
+from orchestrator.report.arms import ArmReport, ArmRow
+from orchestrator.report.leaderboard import teacher_rows
+from orchestrator.report.naming import count, describe_metric, percent, points, size
+from orchestrator.report.parts import Comparison, TeacherRow, Verdict
+from orchestrator.report.phrases import score_spread
+from orchestrator.schema import PublishedConfig, SweepConfig
+from orchestrator.sweep import Options
+from search_spaces.errors import ConfigFileError
+from search_spaces.loader import load_yaml, preset_names
+from trainables.store import Store
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: an arm, a control or a teacher.
+
+    Attributes:
+        name: Its name in the preset.
+        kind: ``teacher``, ``student`` or ``ensemble``.
+        ours: Mean of the compared metric, or None if it is not there.
+        published: The paper's number as a share, or None.
+        arm: Everything about an arm.
+        teacher: Everything about a teacher.
+    """
+
+    name: str
+    kind: str
+    ours: float | None
+    published: float | None
+    arm: ArmRow | None = None
+    teacher: TeacherRow | None = None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Our results and the published ones.
+
+    Attributes:
+        preset: Its name.
+        sweep: The sweep that holds the runs.
+        fast: Whether the short form was run.
+        metric: What is compared.
+        source: The paper.
+        notes: What differs between the two settings.
+        lines: The table.
+        differences: Where our ranking is not the paper's, a sentence each.
+    """
+
+    preset: str
+    sweep: str
+    fast: bool
+    metric: str
+    source: str
+    notes: tuple[str, ...]
+    lines: tuple[Line, ...]
+    differences: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one JSON document."""
+        document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return document
+
+
+def reproduce(
+    preset: str,
+    overrides: Sequence[str],
+    home: Home,
+    options: Options,
+    *,
+    fast: bool,
+    quiet: bool = False,
+) -> Reproduction:
+    """Run a preset, or what is left of it, and compare.
+
+    Args:
+        preset: Name of a preset, or a config file, with ``arms`` and ``published``.
+        overrides: ``key=value``, applied last.
+        home: Where everything is kept.
+        options: How to run.
+        fast: Apply the preset's own ``fast`` overrides.
+        quiet: Show warnings only.
+
+    Raises:
+        OrchestratorError: The preset is none of a paper, or the sweep failed.
+    """
+    config = load_reproduction(preset, overrides, fast=fast)
+    assert config.published is not None
+    published = config.published
+
+    def describe(record: SweepRecord, store: Store) -> Mapping[str, str]:
+        found = compare(preset, fast, published, record, store)
+        return {
+            "reproduction.md": to_markdown(found),
+            "reproduction.json": json.dumps(found.to_json(), indent=1, ensure_ascii=False),
+        }
+
+    run_sweep(config, home, options, "quiet" if quiet else "auto", describe)
+    return compare(preset, fast, published, load_record(home, config.name), home.store)
+
+
+def load_reproduction(preset: str, overrides: Sequence[str], *, fast: bool) -> SweepConfig:
+    """Return the config of a preset, in its short form if asked for.
+
+    Raises:
+        ConfigError: It is not valid.
+        UsageError: It reproduces nothing.
+    """
+    try:
+        written = load_yaml(preset)
+    except ConfigFileError as error:
+        raise ConfigError([Problem("", str(error))]) from error
+    short = [f"{key}={json.dumps(value)}" for key, value in (written.get("fast") or {}).items()]
+    if fast:
+        # Another name, so that the two forms do not overwrite each other's record.
+        short.append(f"name={written.get('name')}-fast")
+    config = load_config(preset, [*(short if fast else ()), *overrides])
+    if config.published is None or not config.arms:
+        names = ", ".join(name for name in preset_names() if load_yaml(name).get("published"))
+        raise UsageError(
+            f"{preset!r} has no arms or no published numbers to compare with; presets that have "
+            f"both: {names}"
+        )
+    return config
+
+
+def compare(
+    preset: str, fast: bool, published: PublishedConfig, record: SweepRecord, store: Store
+) -> Reproduction:
+    """Put what a sweep has reached beside what was published."""
+    arms = ArmReport(record, store, published.metric.removeprefix("test_"))
+    shares = {name: value and value / 100 for name, value in published.rows.items()}
+    lines = [_teacher_line(row, arms.metric, shares) for row in teacher_rows(record)]
+    lines += [_arm_line(row, arms.metric, shares) for row in arms.rows()]
+    there = {line.name for line in lines}
+    lines += [
+        Line(name, "student", None, share) for name, share in shares.items() if name not in there
+    ]
+    return Reproduction(
+        preset=preset,
+        sweep=record.name,
+        fast=fast,
+        metric=arms.metric,
+        source=published.source,
+        notes=published.notes,
+        lines=tuple(lines),
+        differences=tuple(_differences(lines, published.order, arms)),
+    )
+
+
+def to_markdown(found: Reproduction) -> str:
+    """Return the comparison as GitHub-flavoured Markdown."""
+    form = "fast form" if found.fast else "full form"
+    blocks = [
+        f"# {found.preset} ({form})",
+        f"Published: {found.source}. Compared by {describe_metric(found.metric)}, in per cent.",
+    ]
+    header, rows = table(found)
+    lines = [" | ".join(header), " | ".join("---" for _ in header), *map(" | ".join, rows)]
+    blocks.append("\n".join(f"| {line} |" for line in lines))
+    blocks.append("## Where our ranking differs")
+    blocks.append("\n".join(f"- {sentence}" for sentence in found.differences))
+    if found.notes:
+        blocks.append("## What differs between the settings")
+        blocks.append("\n".join(f"- {note}" for note in found.notes))
+    return "\n\n".join(blocks) + "\n"
+
+
+def table(found: Reproduction) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table, as text; columns without a value are left out.
+
+    The gains over the plain student stand beside the scores: they can be compared between two
+    settings even where the scores cannot. ``over plain`` and ``over average`` are 95 % intervals
+    of the difference in points, followed by the verdict if they decide.
+    """
+    plain = next((line for line in found.lines if line.name == "plain"), None)
+    columns = ["", "ours", "paper", "gain", "paper gain", "over plain", "over average"]
+    columns += ["F1 macro", "parameters", "size", "s/epoch", "kept", "selected"]
+    rows = [_cells(line, plain, found.metric) for line in found.lines]
+    used = [i for i in range(len(columns)) if i < 2 or any(row[i] != "-" for row in rows)]
+    return [columns[i] for i in used], [[row[i] for i in used] for row in rows]
+
+
+def _cells(line: Line, plain: Line | None, metric: str) -> list[str]:
+    arm = line.arm
+    metrics = {} if arm is None else arm.metrics
+    flat = {name: value.mean for name, value in metrics.items()}
+    if line.teacher is not None:
+        flat = dict(line.teacher.metrics)
+    split = metric.partition("_")[0]
+    ours = score_spread(metrics[metric]) if metric in metrics else percent(line.ours)
+    selected = (arm.selection or {}) if arm else {}
+    return [
+        f"{line.name} ({line.kind})" if line.kind != "student" else line.name,
+        ours,
+        percent(line.published, 2),
+        _gain(line.ours, plain.ours if plain else None, line),
+        _gain(line.published, plain.published if plain else None, line),
+        _tested(arm.against_plain if arm else None),
+        _tested(arm.against_average if arm else None),
+        percent(flat.get(f"{split}_f1_macro")),
+        count(flat.get("parameters")),
+        size(flat.get("model_bytes")),
+        f"{flat['epoch_seconds']:.1f}" if "epoch_seconds" in flat else "-",
+        percent(arm.retention if arm else None),
+        " ".join(f"{name}:{rate:.2f}" for name, rate in selected.items()) or "-",
+    ]
+
+
+def _gain(value: float | None, plain: float | None, line: Line) -> str:
+    if value is None or plain is None or line.kind == "teacher" or line.name == "plain":
+        return "-"
+    return points(value - plain, 2)
+
+
+def _tested(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.interval is None:
+        return "-"
+    interval = comparison.interval
+    # An interval without a word decides nothing.
+    decided = comparison.verdict is not Verdict.INCONCLUSIVE
+    word = f" {comparison.verdict}" if decided else ""
+    return f"{points(interval.low)} to {points(interval.high)}{word}"
+
+
+def _teacher_line(row: TeacherRow, metric: str, shares: Mapping[str, float | None]) -> Line:
+    # What a teacher of superclasses scores cannot stand beside scores on classes.
+    ours = None if row.coarse else row.metrics.get(metric)
+    return Line(row.name, "teacher", ours, shares.get(row.name), teacher=row)
+
+
+def _arm_line(row: ArmRow, metric: str, shares: Mapping[str, float | None]) -> Line:
+    kind = "ensemble" if row.kind == "ensemble" else "student"
+    ours = row.metrics[metric].mean if metric in row.metrics else None
+    return Line(row.name, kind, ours, shares.get(row.name), arm=row)
+
+
+def _differences(lines: Sequence[Line], order: Sequence[str], arms: ArmReport) -> list[str]:
+    """Say which pairs stand the other way round than in the paper, and whether that is noise."""
+    pairs = _pairs({line.name: line for line in lines if line.ours is not None}, order)
+    if not pairs:
+        return ["the paper ranks no two of these rows."]
+    gaps = [(a.ours or 0.0) - (b.ours or 0.0) for a, b in pairs]
+    kept = [pair for pair, gap in zip(pairs, gaps, strict=True) if gap > 0]
+    sure = sum(_surely(arms.compare(better.name, worse.name)) for better, worse in kept)
+    turned = [_turned(*pair, arms) for pair, gap in zip(pairs, gaps, strict=True) if gap < 0]
+    level = len(pairs) - len(kept) - len(turned)
+    total = (
+        f"of {len(pairs)} pairs that the paper ranks, {len(kept)} stand in its order here "
+        f"({sure} of them beyond chance), {level} level and {len(turned)} the other way round."
+    )
+    return [total, *turned]
+
+
+def _pairs(lines: Mapping[str, Line], order: Sequence[str]) -> list[tuple[Line, Line]]:
+    """Return the pairs that the paper ranks, by its order or else by its numbers, better first."""
+    if order:
+        ranked = [lines[name] for name in order if name in lines]
+        return list(itertools.combinations(ranked, 2))
+    numbered = [
+        (line.published, line)
+        for line in lines.values()
+        if line.published is not None and line.kind != "teacher"
+    ]
+    numbered.sort(key=lambda entry: -entry[0])
+    return [(a, b) for (x, a), (y, b) in itertools.combinations(numbered, 2) if x > y]
+
+
+def _surely(tested: Comparison | None) -> bool:
+    return tested is not None and tested.verdict is Verdict.BEATS
+
+
+def _turned(better: Line, worse: Line, arms: ArmReport) -> str:
+    """Describe a pair of which the paper has ``better`` above ``worse`` and we do not."""
+    tested = arms.compare(worse.name, better.name)
+    if tested is None:
+        judged = "not tested, because one of them is a teacher."
+    elif _surely(tested):
+        judged = "the difference is significant."
+    else:
+        judged = "ours is within chance."
+    numbers = ""
+    if better.published is not None and worse.published is not None:
+        numbers = f" ({percent(better.published, 2)} against {percent(worse.published, 2)})"
+    return (
+        f"the paper has {better.name} above {worse.name}{numbers}, here it is below "
+        f"({percent(better.ours, 2)} against {percent(worse.ours, 2)}); {judged}"
+    )
