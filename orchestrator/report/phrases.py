@@ -16,6 +16,7 @@ def next_commands(report: Report, command: str = "orchestrator") -> list[tuple[s
     return [
         (f"{command} report {report.sweep} --format html --output {page}", "plots"),
         (f"{command} ui", "runs"),
+        (f"{command} export {report.sweep} --output {report.sweep}-student", "ship"),
     ]
 
 

@@ -28,7 +28,13 @@ ENVIRONMENT = {
 
 _UNREACHABLE = ("Connection refused", "NewConnectionError", "NameResolutionError")
 _ROOT_PART = "/mlartifacts"
-_LOCATIONS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
 
 
 def resolve_uri(home: Path | str, uri: str | None = None) -> str:

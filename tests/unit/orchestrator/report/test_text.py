@@ -35,10 +35,11 @@ def test_text_line_by_line(finished: Sweep) -> None:
         in lines
     )
     assert " TF-IDF floor   77.0   76.0" in lines
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "Next",
         "  plots  orchestrator report news --format html --output news.html",
         "  runs   orchestrator ui",
+        "  ship   orchestrator export news --output news-student",
     ]
 
 

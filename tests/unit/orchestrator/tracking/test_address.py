@@ -58,6 +58,8 @@ def make_database(path: Path, *uris: str) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE experiments (artifact_location TEXT)")
         connection.execute("CREATE TABLE runs (artifact_uri TEXT)")
+        connection.execute("CREATE TABLE model_versions (source TEXT, storage_location TEXT)")
+        connection.execute("CREATE TABLE logged_models (artifact_location TEXT)")
         for uri in uris:
             connection.execute("INSERT INTO experiments VALUES (?)", (uri,))
             connection.execute("INSERT INTO runs VALUES (?)", (f"{uri}/run/artifacts",))
