@@ -78,8 +78,8 @@ def sweep(
     Example: orchestrator sweep my.yaml --set search.trials=8
     """
     from orchestrator.driver import run_sweep
+    from orchestrator.engine import Options
     from orchestrator.home import Home
-    from orchestrator.sweep import Options
 
     settings = _load(config, overrides, trials)
     options = Options(address=address, cpus=cpus, gpus=gpus, python_path=str(Path.cwd()))
@@ -108,10 +108,10 @@ def reproduce(
 
     Example: orchestrator reproduce news-isomorphic --fast --set data.source=csv
     """
+    from orchestrator.engine import Options
     from orchestrator.home import Home
     from orchestrator.reproduce import reproduce as run
     from orchestrator.show import show_reproduction
-    from orchestrator.sweep import Options
 
     options = Options(address=address, cpus=cpus, gpus=gpus, python_path=str(Path.cwd()))
     result = run(preset, list(overrides or []), Home(home), options, fast=fast, quiet=quiet)

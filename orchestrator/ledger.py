@@ -25,11 +25,20 @@ from orchestrator.records import Stage, TrialRecord, TrialState
 from search_spaces.space import Space
 from trainables.seeding import derive_seed
 
-__all__ = ["Objectives", "Outcome", "Proposal", "StageLedger", "open_storage", "read_study"]
+__all__ = [
+    "Objectives",
+    "Outcome",
+    "Proposal",
+    "StageLedger",
+    "Storage",
+    "open_storage",
+    "read_study",
+]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Label = str | int | float | bool
+Storage = optuna.storages.BaseStorage
 MAX_DUPLICATES = 50
 # A model of a small space proposes its favourite again and again; after that many, chance decides.
 _MODEL_DRAWS = 10

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.config import load_config
 from orchestrator.driver import run_sweep
+from orchestrator.engine import Options
 from orchestrator.errors import ConfigError, Problem, UsageError
 from orchestrator.history import load_record
 from orchestrator.home import Home
@@ -21,7 +22,6 @@ from orchestrator.report.naming import count, describe_metric, percent, points, 
 from orchestrator.report.parts import Comparison, TeacherRow, Verdict
 from orchestrator.report.phrases import score_spread
 from orchestrator.schema import PublishedConfig, SweepConfig
-from orchestrator.sweep import Options
 from search_spaces.errors import ConfigFileError
 from search_spaces.loader import load_yaml, preset_names
 from trainables.store import Store

@@ -176,7 +176,7 @@ def _takes_groups(loss: str) -> bool:
 
 
 def confirm_proposals(student: Proposal, seeds: Sequence[int], test: str | None) -> list[Proposal]:
-    """Return the trials that run a student again with each seed and read the test split."""
+    """Return the trials that run a student again, in its role, with each seed on the test split."""
     base = StudentSpec.from_dict(student.spec)
     proposals = []
     for seed in seeds:
@@ -186,7 +186,6 @@ def confirm_proposals(student: Proposal, seeds: Sequence[int], test: str | None)
                 student,
                 task="confirm",
                 key=spec.key,
-                role=student.role if student.role.startswith("control") else "candidate",
                 spec=spec.to_dict(),
                 params={**student.params, "seed": seed},
                 group=student.key,

@@ -1,31 +1,29 @@
 """The sweep: prepare, then teachers, outputs, students and confirm, one stage after the other.
 
 Started again, it continues: what the ledger and the store hold is not done twice. Nothing here
-talks to Ray or MLflow directly; stages are run by ``tuning``, events are shipped by ``tracking``.
+talks to Ray or MLflow directly; stages are run by ``engine``, events are shipped by ``tracking``.
 """
 
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from orchestrator import preflight
 from orchestrator.arms import Arms
+from orchestrator.engine import Engine, Options
 from orchestrator.errors import (
-    FailureBudgetExceeded,
     Interrupted,
     OrchestratorError,
     PreflightError,
     Problem,
 )
 from orchestrator.exporting.fetch import fetch_registered
+from orchestrator.gate import pass_gate
 from orchestrator.home import Home
-from orchestrator.ledger import Objectives, Proposal, StageLedger, open_storage
+from orchestrator.ledger import Proposal
 from orchestrator.materials import (
     Materials,
     TeacherMaterials,
@@ -34,11 +32,11 @@ from orchestrator.materials import (
     prepare_data,
     prepare_materials,
 )
-from orchestrator.names import trial_name
 from orchestrator.points import preferred
 from orchestrator.records import Stage, TrialRecord, TrialState
-from orchestrator.schema import StageResources, SweepConfig
+from orchestrator.schema import SweepConfig
 from orchestrator.specs import (
+    PLAIN,
     StudentFactory,
     TrainedTeacher,
     confirm_proposals,
@@ -47,55 +45,19 @@ from orchestrator.specs import (
     teacher_proposals,
     trained_teacher,
 )
-from orchestrator.stages import Budget, Search, StageRun
+from orchestrator.stages import Search
+from orchestrator.state import SweepState
 from orchestrator.tracking import EventBus
 from orchestrator.tracking.events import (
     Notice,
-    StageFinished,
-    StageStarted,
     SweepFinished,
     SweepStarted,
 )
 from search_spaces.space import Space
-from trainables.dataset import PreparedData
 from trainables.errors import DataError, StoreError
 from trainables.floor import tfidf_floor_test
-from trainables.hierarchy import superclass_counts
-from trainables.store import content_key
 
-if TYPE_CHECKING:
-    from orchestrator.cluster import Node
-    from orchestrator.tuning import EarlyStopping
-
-# A teacher that beats always-the-biggest-class by less than this has learned nothing of use.
-GATE_MARGIN = 0.02
-
-
-@dataclass
-class Options:
-    """How to run, as opposed to what.
-
-    Attributes:
-        address: A running Ray cluster, or None for a local one.
-        cpus: Logical CPUs of a local cluster, or None for all.
-        gpus: Logical GPUs of a local cluster, or None for all.
-        grace_seconds: How long running epochs may take to finish after Ctrl-C.
-        python_path: Where a user's own components are imported from.
-    """
-
-    address: str | None = None
-    cpus: int | None = None
-    gpus: int | None = None
-    grace_seconds: float = 60.0
-    python_path: str = ""
-
-
-@dataclass
-class _Progress:
-    """What a sweep has found out so far, written to ``sweep.json`` after each stage."""
-
-    studies: dict[str, str] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
+__all__ = ["Options", "Sweep", "as_preflight"]
 
 
 class Sweep:
@@ -114,9 +76,8 @@ class Sweep:
         self.store = home.store
         self.bus = bus
         self.options = options
-        self._progress = _Progress()
-        self._nodes: list[Node] | None = None
-        self._said_no_gpu = False
+        self.state = SweepState(config, home)
+        self.engine = Engine(config, home, self.state, bus, options)
 
     def run(self) -> None:
         """Run every stage, or what is left of it.
@@ -128,25 +89,24 @@ class Sweep:
         """
         state = TrialState.FAILED
         self._announced = False
-        with ExitStack() as self._exits:
-            try:
-                self._run()
-                state = TrialState.COMPLETE
-            except (KeyboardInterrupt, Interrupted) as error:
-                state = TrialState.LOST
-                raise Interrupted(
-                    "interrupted; everything so far is kept and the same command continues"
-                ) from error
-            finally:
-                if self._announced:  # else nothing was begun that could be finished
-                    self.bus.emit(SweepFinished(state))
+        try:
+            self._run()
+            state = TrialState.COMPLETE
+        except (KeyboardInterrupt, Interrupted) as error:
+            state = TrialState.LOST
+            raise Interrupted(
+                "interrupted; everything so far is kept and the same command continues"
+            ) from error
+        finally:
+            if self._announced:  # else nothing was begun that could be finished
+                self.bus.emit(SweepFinished(state))
+            self.engine.close()
 
     def _run(self) -> None:
         preflight.check_home(self.home)
         preflight.check_resources(self.config, self.options)
-        self._storage = open_storage(self.home.ledger_url(self.config.ledger.url_env))
         try:
-            self.config = fetch_registered(self.config, self.home, self._tell)
+            self._use(fetch_registered(self.config, self.home, self._tell))
             data = prepare_data(self.config, self.store, self._tell)
             preflight.check_methods(self.config, data)
             materials = prepare_materials(self.config, data, self.store, self._tell)
@@ -162,20 +122,24 @@ class Sweep:
         if self.config.confirm is not None:
             self._confirm(factory, ranked)
 
+    def _use(self, config: SweepConfig) -> None:
+        """Go on with a config whose registered teachers have become folders."""
+        self.config = self.engine.config = self.state.config = config
+
     def _teachers(self, materials: Materials) -> list[TrainedTeacher]:
         """Train the teachers, exclude the useless, cache what the others say."""
         planned = [p for teacher in materials.teachers for p in teacher_proposals(teacher)]
-        records = self._stage(
+        records = self.engine.run(
             Stage.TEACHERS, planned, self.config.resources.teacher, retry_failed=True
         )
-        passed = self._gate(materials, records)
+        passed = pass_gate(materials, records, self._warn)
         outputs = [
             proposal
             for teacher in materials.teachers
             if teacher.config.name in passed
             for proposal in outputs_proposals(self.config, teacher)
         ]
-        done = self._stage(
+        done = self.engine.run(
             Stage.OUTPUTS,
             outputs,
             self.config.resources.outputs,
@@ -199,40 +163,6 @@ class Sweep:
             float(meta.get("seconds", 0.0)) for meta in answered
         )
 
-    def _gate(self, materials: Materials, records: Mapping[str, TrialRecord]) -> dict[str, float]:
-        """Return the dev macro-F1 of each teacher that is worth learning from."""
-        floor = float(materials.floor.get("val_accuracy", 0.0))
-        passed, problems = {}, []
-        for teacher in materials.teachers:
-            name = teacher.config.name
-            majority = _majority(materials.data, teacher.spec.groups)
-            record = _worst([records.get(s.key) for s in (teacher.spec, *teacher.folds)])
-            if record is None or record.state is not TrialState.COMPLETE:
-                reason = "was not trained" if record is None or not record.error else record.error
-                text = f"failed: {reason.partition(chr(10))[0]}"
-            elif record.metrics["val_accuracy"] <= majority + GATE_MARGIN:
-                text = (
-                    f"reaches {record.metrics['val_accuracy']:.3f} accuracy on dev, no better "
-                    f"than always answering the biggest class ({majority:.3f})"
-                )
-            else:
-                passed[name] = float(record.metrics["val_f1_macro"])
-                # The floor knows the classes; superclasses are easier, so it says nothing there.
-                if record.metrics["val_accuracy"] < floor and not teacher.spec.groups:
-                    self._warn(
-                        f"teacher {name} ({record.metrics['val_accuracy']:.3f} accuracy on dev) "
-                        f"is below the TF-IDF floor ({floor:.3f}): train it longer or drop it"
-                    )
-                continue
-            problem = Problem(
-                f"teachers.{name}", text, "raise its epochs or lr, or check its data and labels"
-            )
-            problems.append(problem)
-            self._warn(f"excluded: {problem}")
-        if not passed:
-            raise PreflightError(problems)
-        return passed
-
     def _students(self, factory: StudentFactory) -> list[Proposal]:
         """Search; returns the complete students, best first."""
         config = self.config
@@ -250,7 +180,7 @@ class Sweep:
             "objectives": list(config.search.objectives.items()),
             "base": factory.spec({}).canonical(),
         }
-        self._stage(
+        self.engine.run(
             Stage.STUDENTS,
             _distinct(planned),
             config.resources.student,
@@ -266,14 +196,15 @@ class Sweep:
         """Return the complete students of the search, the best on dev first."""
         metric, direction = next(iter(self.config.search.objectives.items()))
         sign = -1.0 if direction == "max" else 1.0
-        complete = [entry for entry in self._ledger.complete() if metric in entry[1]]
+        complete = [entry for entry in self.engine.ledger.complete() if metric in entry[1]]
         complete.sort(key=lambda entry: (sign * entry[1][metric], entry[0].key))
         return [proposal for proposal, _ in complete]
 
     def _confirm(self, factory: StudentFactory, ranked: Sequence[Proposal]) -> None:
         """Run the best and the controls again with several seeds; read the test split."""
         settings = self.config.confirm
-        candidates = [p for p in ranked if not p.role.startswith("control")]
+        # A control that learns from teachers may win; then it is what the user should ship.
+        candidates = [replace(p, role="candidate") for p in ranked if p.role != PLAIN]
         if settings is None or not settings.top or not candidates:
             return
         test = self._open_test(factory)
@@ -286,7 +217,7 @@ class Sweep:
         ]
         seeds = [self.config.seed + offset for offset in range(settings.seeds)]
         planned = [p for student in chosen for p in confirm_proposals(student, seeds, test)]
-        self._stage(
+        self.engine.run(
             Stage.CONFIRM,
             _distinct(planned),
             self.config.resources.confirm,
@@ -301,12 +232,16 @@ class Sweep:
 
         def run(stage: Stage, planned: Sequence[Proposal], part: str) -> Mapping[str, TrialRecord]:
             if stage is Stage.OUTPUTS:
-                return self._stage(stage, planned, resources.outputs, objective="rows", part=part)
-            return self._stage(stage, planned, resources.confirm, objective=objective, part=part)
+                return self.engine.run(
+                    stage, planned, resources.outputs, objective="rows", part=part
+                )
+            return self.engine.run(
+                stage, planned, resources.confirm, objective=objective, part=part
+            )
 
         results = Arms(factory, self.store, test, run, self._warn).run()
-        self._progress.data["arms"] = {name: asdict(result) for name, result in results.items()}
-        self._write_state()
+        self.state.data["arms"] = {name: asdict(result) for name, result in results.items()}
+        self.state.write()
 
     def _open_test(self, factory: StudentFactory) -> str | None:
         """Tokenise the test split, if there is one, and measure floor and teachers on it."""
@@ -314,8 +249,8 @@ class Sweep:
         test = encode_test(materials, materials.student, self.store)
         if test is not None:
             floor = tfidf_floor_test(self.store, materials.data)
-            self._progress.data["tfidf"] |= prefixed(floor, "test_")
-            self._write_state()
+            self.state.data["tfidf"] |= prefixed(floor, "test_")
+            self.state.write()
             self._teacher_tests(factory)
         return test
 
@@ -326,144 +261,8 @@ class Sweep:
             encoded = encode_test(factory.materials, teacher.materials.tokens, self.store)
             assert encoded is not None
             planned.append(outputs_proposal(teacher.materials, "test", encoded, features=False))
-        self._stage(
+        self.engine.run(
             Stage.OUTPUTS, planned, self.config.resources.outputs, objective="rows", part="test"
-        )
-
-    def _stage(
-        self,
-        stage: Stage,
-        planned: Sequence[Proposal],
-        resources: StageResources,
-        *,
-        objective: str = "val_f1_macro",
-        identity: Any = None,
-        search: Search | None = None,
-        early: bool = False,
-        retry_failed: bool = False,
-        part: str = "",
-    ) -> dict[str, TrialRecord]:
-        """Run one stage to its end and return its records by key, the newest of each."""
-        config = self.config
-        objectives = config.search.objectives if search else {objective: "max"}
-        fingerprint = content_key(identity or sorted(p.key for p in planned))[:12]
-        study = f"{config.name}/{stage}{'-' + part if part else ''}/{fingerprint}"
-        seed = config.seed if config.search.seed is None else config.search.seed
-        self._ledger = StageLedger(
-            self._storage,
-            study,
-            stage,
-            Objectives(objectives),
-            seed=seed,
-            sampler=config.search.sampler,
-            startup=max(4, min(10, config.search.trials // 4)),
-        )
-        if retry_failed:
-            self._ledger.forget_failures()
-        self._progress.studies[f"{stage}{'-' + part if part else ''}"] = study
-        self._write_state()
-        started = time.monotonic()
-        run = StageRun(
-            stage,
-            self._ledger,
-            self.store,
-            self.bus,
-            planned,
-            name=trial_name,
-            objective=next(iter(objectives)),
-            tags=self._tags,
-            search=search,
-            budget=Budget(config.budget.failed_trials),
-        )
-        total = len(planned)
-        if search is not None:
-            controls = sum(1 for p in planned if p.role.startswith("control"))
-            total = controls + max(search.target, len(planned) - controls)
-        self.bus.emit(StageStarted(stage, total, run.results(), self._slots(resources)))
-        if run.has_work():
-            self._run_trials(run, resources, self._asha(objectives) if early else None)
-        if run.fatal is not None:
-            raise PreflightError([Problem("", run.fatal)])
-        if run.over_budget:
-            raise FailureBudgetExceeded(_explain_failures(stage, run))
-        self.bus.emit(StageFinished(stage, time.monotonic() - started))
-        return {record.key: record for record in self._ledger.records()}
-
-    def _run_trials(
-        self, run: StageRun, resources: StageResources, early: EarlyStopping | None
-    ) -> None:
-        from orchestrator import cluster, tuning  # Ray, only when a trial must run
-
-        nodes = self._connect()
-        wanted = self._available(resources, nodes)
-        slots = cluster.slots(nodes, wanted)
-        if not slots:
-            raise PreflightError([preflight.does_not_fit(run.stage, wanted, nodes)])
-        run.gpu = wanted["gpu"]
-        if run.stage is Stage.STUDENTS and self.config.search.concurrent:
-            slots = min(slots, self.config.search.concurrent)
-        stop = tuning.StopFlag()
-        with tuning.stop_on_signals(stop, self.options.grace_seconds):
-            tuning.run_trials(
-                run,
-                store=self.store.root,
-                resources=wanted,
-                slots=slots,
-                stop=stop,
-                early_stopping=early,
-            )
-        if stop:
-            raise Interrupted("stopped")
-
-    def _connect(self) -> list[Node]:
-        from orchestrator import cluster
-
-        if self._nodes is None:
-            where = self.options.address or "this machine"
-            self._tell(f"starting Ray on {where}")
-            self._nodes = self._exits.enter_context(
-                cluster.connect(
-                    self.options.address,
-                    cpus=self.options.cpus,
-                    gpus=self.options.gpus,
-                    python_path=self.options.python_path,
-                )
-            )
-        return self._nodes
-
-    def _available(self, resources: StageResources, nodes: Sequence[Node]) -> dict[str, float]:
-        """Return what a trial gets: GPUs only where there are any."""
-        wanted = {"cpu": resources.cpu, "gpu": resources.gpu}
-        if wanted["gpu"] and not any(node.gpu for node in nodes):
-            if not self._said_no_gpu:
-                self._said_no_gpu = True
-                self._warn("no GPU found: trials run on the CPU, which can be much slower")
-            wanted["gpu"] = 0.0
-            wanted["cpu"] = wanted["cpu"] or 1.0
-        return wanted
-
-    def _slots(self, resources: StageResources) -> int:
-        """Return how many trials run at once, as far as that is known without Ray."""
-        return preflight.expected_slots(resources, self.options)
-
-    def _asha(self, objectives: Mapping[str, str]) -> EarlyStopping | None:
-        settings = self.config.search.early_stopping
-        if settings is None:
-            return None
-        from orchestrator.tuning import EarlyStopping
-
-        metric, mode = next(iter(objectives.items()))
-        past = [
-            [(int(e["epoch"]), float(e[metric])) for e in record.history if metric in e]
-            for record in self._ledger.records()
-            if record.state.is_result()
-        ]
-        epochs = [self.config.student.epochs]
-        epochs += [int(r.spec["epochs"]) for r in self._ledger.records()]
-        if not metric.startswith("val_"):
-            return None  # sizes and times say nothing about which student will be good
-        return EarlyStopping(
-            metric, mode, max(epochs), settings.grace_epochs, settings.reduction, past
         )
 
     def _require_complete(
@@ -480,25 +279,15 @@ class Sweep:
     def _describe(self, materials: Materials) -> None:
         """Announce the sweep and write down what a report needs to know about the data."""
         data = materials.data
-        self._tags = {"data_digest": data.digest, "git_sha": _git_sha()}
-        self._progress.data = {
-            "classes": list(data.classes),
-            "rows": dict(data.rows),
-            "class_counts": {name: list(counts) for name, counts in data.class_counts.items()},
-            "digest": data.digest,
-            "majority": data.majority,
-            "tfidf": dict(materials.floor),
-            "notes": list(data.notes),
-        }
-        self._progress.studies = self._earlier_studies()
-        self._write_state()
+        self.engine.tags = {"data_digest": data.digest, "git_sha": _git_sha()}
+        self.state.begin(materials)
         metric, direction = next(iter(self.config.search.objectives.items()))
         self._announced = True
         self.bus.emit(
             SweepStarted(
                 self.config.name,
                 params=self.config.to_dict(),
-                tags=self._tags,
+                tags=self.engine.tags,
                 data={
                     "name": Path(self.config.data.path or self.config.data.source).name,
                     "source": self.config.data.source,
@@ -510,49 +299,11 @@ class Sweep:
             )
         )
 
-    def _earlier_studies(self) -> dict[str, str]:
-        """Return the studies of an earlier start, so that an early end does not hide them."""
-        state = self.home.read_state(self.config.name)
-        same = [
-            {**config, "search": {**config["search"], "trials": 0}}
-            for config in (state.get("config"), self.config.to_dict())
-            if config is not None and "search" in config
-        ]
-        return dict(state["studies"]) if len(same) == 2 and same[0] == same[1] else {}
-
-    def _write_state(self) -> None:
-        metric, direction = next(iter(self.config.search.objectives.items()))
-        self.home.write_state(
-            self.config.name,
-            {
-                "config": self.config.to_dict(),
-                "studies": self._progress.studies,
-                "data": self._progress.data,
-                "objective": [metric, direction],
-            },
-        )
-
     def _tell(self, text: str) -> None:
         self.bus.emit(Notice("info", text))
 
     def _warn(self, text: str) -> None:
         self.bus.emit(Notice("warning", text))
-
-
-def _worst(records: Sequence[TrialRecord | None]) -> TrialRecord | None:
-    """Return the first training of a teacher that is not complete, or else its own."""
-    for record in records:
-        if record is None or record.state is not TrialState.COMPLETE:
-            return record
-    return records[0]
-
-
-def _majority(data: PreparedData, groups: Sequence[int] | None) -> float:
-    """Return the dev accuracy of always answering the biggest class a teacher can know."""
-    if groups is None:
-        return data.majority
-    counts = superclass_counts(data.class_counts["dev"], groups)
-    return max(counts) / sum(counts)
 
 
 def _distinct(proposals: Sequence[Proposal]) -> list[Proposal]:
@@ -563,15 +314,6 @@ def _distinct(proposals: Sequence[Proposal]) -> list[Proposal]:
 def as_preflight(error: Exception) -> PreflightError:
     """Turn an error about data or checkpoints into the list of problems it holds."""
     return PreflightError([Problem("", line) for line in str(error).splitlines() if line])
-
-
-def _explain_failures(stage: Stage, run: StageRun) -> str:
-    reasons = "\n".join(f"  {count} x {reason}" for reason, count in run.failures.most_common(5))
-    total = sum(run.failures.values())
-    return (
-        f"stage {stage} was stopped: {total} trials failed, more than budget.failed_trials "
-        f"allows:\n{reasons}"
-    )
 
 
 def _git_sha() -> str:

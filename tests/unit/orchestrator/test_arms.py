@@ -65,7 +65,7 @@ def run(config: SweepConfig, folder: Path, warnings: list[str] | None = None) ->
     home = Home(folder)
     heard: list[Any] = []
     sweep = Sweep(config, home, EventBus([heard.append]), Options(cpus=1))
-    sweep._run_trials = run_inline(sweep)  # type: ignore[method-assign]
+    sweep.engine._run_trials = run_inline(sweep)  # type: ignore[method-assign]
     sweep.run()
     if warnings is not None:
         warnings += [e.text for e in heard if getattr(e, "level", "") == "warning"]
@@ -167,7 +167,7 @@ def test_a_second_start_trains_nothing(done: tuple[SweepConfig, Home], tmp_path:
     def refuse(*_: Any) -> None:
         raise AssertionError("a trial was run again")
 
-    sweep._run_trials = refuse  # type: ignore[method-assign]
+    sweep.engine._run_trials = refuse  # type: ignore[method-assign]
     sweep.run()
     assert before == {kind: home.store.keys(kind) for kind in before}
 

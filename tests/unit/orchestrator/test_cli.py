@@ -327,14 +327,12 @@ def failed_at_once(run: Cli, tmp_path: Path, rows_file: Path) -> Iterator[Home]:
     """A sweep that was announced and then interrupted before its first stage."""
     from orchestrator.config import load_config
     from orchestrator.materials import prepare_data, prepare_materials
-    from orchestrator.sweep import Options, Sweep
-    from orchestrator.tracking import EventBus
+    from orchestrator.state import SweepState
 
     config = load_config(config_file(tmp_path, rows_file))
     home = Home(tmp_path / "home")
     data = prepare_data(config, home.store, str)
-    sweep = Sweep(config, home, EventBus(), Options())
-    sweep._describe(prepare_materials(config, data, home.store, str))
+    SweepState(config, home).begin(prepare_materials(config, data, home.store, str))
     yield home
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from orchestrator import preflight
 from orchestrator.cluster import Node, slots
+from orchestrator.engine import Options
 from orchestrator.errors import PreflightError
 from orchestrator.home import Home
 from orchestrator.records import Stage
 from orchestrator.schema import StageResources, SweepConfig
-from orchestrator.sweep import Options
 
 
 class Usage(NamedTuple):

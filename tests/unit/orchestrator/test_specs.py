@@ -109,7 +109,7 @@ def test_parameters_are_flat_and_without_what_has_no_effect(factory: StudentFact
 
 
 def test_confirmation_repeats_a_student_with_each_seed(factory: StudentFactory) -> None:
-    student = factory.proposal({"alpha": 2.0}, "search")
+    student = factory.proposal({"alpha": 2.0}, "candidate")
     control = factory.proposal(factory.controls()[PLAIN], PLAIN)
     runs = confirm_proposals(student, [0, 1], "test-key")
     assert [(p.role, p.seed, p.group) for p in runs] == [

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import PreflightError
+from orchestrator.gate import pass_gate
 from orchestrator.home import Home
 from orchestrator.records import Stage, TrialRecord, TrialState
 from orchestrator.schema import SweepConfig
+from orchestrator.state import SweepState
 from orchestrator.sweep import Options, Sweep
 from orchestrator.tracking import EventBus
 from orchestrator.tracking.events import Event, Notice
@@ -21,7 +23,7 @@ class Gate:
     def __init__(self, config: SweepConfig, materials: Any, folder: Path) -> None:
         self.events: list[Event] = []
         self.materials = materials
-        self.sweep = Sweep(config, Home(folder), EventBus([self.events.append]), Options())
+        self.bus = EventBus([self.events.append])
 
     def __call__(self, *accuracies: float | None) -> dict[str, float]:
         records = {}
@@ -35,7 +37,10 @@ class Gate:
                 error="out of memory\n\nTraceback" if accuracy is None else None,
             )
             records[record.key] = record
-        return self.sweep._gate(self.materials, records)
+        return self.ask(records)
+
+    def ask(self, records: dict[str, TrialRecord]) -> dict[str, float]:
+        return pass_gate(self.materials, records, self.bus.notice)
 
     @property
     def warnings(self) -> list[str]:
@@ -81,7 +86,7 @@ def test_a_start_remembers_the_studies_of_the_same_search(
     studies = {"students": "news/students/1"}
 
     def describe(config: SweepConfig) -> dict[str, Any]:
-        Sweep(config, home, EventBus(), Options())._describe(make_materials(config))
+        SweepState(config, home).begin(make_materials(config))
         found: dict[str, Any] = home.read_state("news")["studies"]
         return found
 
@@ -116,4 +121,4 @@ def test_a_record_of_another_trial_is_not_taken_for_a_teacher(gate: Gate) -> Non
     stranger = replace(materials.teachers[0].spec, seed=99)
     record = TrialRecord(Stage.TEACHERS, stranger.key, TrialState.COMPLETE, "big")
     with pytest.raises(PreflightError, match="was not trained"):
-        gate.sweep._gate(materials, {record.key: record})
+        gate.ask({record.key: record})
