@@ -99,11 +99,26 @@ class Engine:
         objective: str = "val_f1_macro",
         identity: Any = None,
         search: Search | None = None,
-        early: bool = False,
         retry_failed: bool = False,
         part: str = "",
     ) -> dict[str, TrialRecord]:
-        """Run one stage to its end and return its records by key, the newest of each."""
+        """Run one stage to its end and return its records by key, the newest of each.
+
+        Args:
+            stage: Which stage.
+            planned: Trials to run, in this order.
+            resources: What each trial occupies.
+            objective: The metric trials are told as their value, outside of a search.
+            identity: What makes this search another one; None for the list of its trials.
+            search: Where further trials come from; its weak trials are stopped early.
+            retry_failed: Run trials again that failed in an earlier start.
+            part: Tells apart several lists of trials of one stage.
+
+        Raises:
+            PreflightError: A trial fits on no node, or the store is full.
+            FailureBudgetExceeded: Too many trials failed.
+            Interrupted: The user stopped it.
+        """
         config = self.config
         objectives = config.search.objectives if search else {objective: "max"}
         fingerprint = content_key(identity or sorted(p.key for p in planned))[:12]
@@ -140,7 +155,7 @@ class Engine:
             total = controls + max(search.target, len(planned) - controls)
         self.bus.emit(StageStarted(stage, total, run.results(), self._slots(resources)))
         if run.has_work():
-            self._run_trials(run, resources, self._asha(search, objectives) if early else None)
+            self._run_trials(run, resources, self._asha(search, objectives))
         if run.fatal is not None:
             raise PreflightError([Problem("", run.fatal)])
         if run.over_budget:

@@ -188,7 +188,6 @@ class Sweep:
             search=Search(
                 space, lambda point: factory.proposal(point, "search"), config.search.trials
             ),
-            early=True,
         )
         return self._ranked()
 

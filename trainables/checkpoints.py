@@ -119,11 +119,13 @@ def _is_checkpoint(folder: Path) -> bool:
 
 def _download(checkpoint: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+
+    # The base of what the hub answers and of a connection that fails; not in its type stubs.
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
         folder = snapshot_download(checkpoint, revision=revision, allow_patterns=_PATTERNS)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
             f"cannot get checkpoint {checkpoint!r} from the model hub: {reason}; check the id and "

@@ -77,11 +77,11 @@ class HuggingFace:
         if self.revision is not None and _COMMIT.match(self.revision):
             return self.revision
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+        from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
         try:
             commit = HfApi().dataset_info(self._id, revision=self.revision).sha
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except (HTTPError, HFValidationError, OSError) as error:
             raise self._unreachable(error) from error
         if commit is None:
             raise DataError(f"the hub tells no commit of {self._id!r}; set data.revision to one")
@@ -92,11 +92,13 @@ class HuggingFace:
             import datasets
         except ImportError as error:
             raise DataError(f"data source huggingface needs 'datasets'; {_INSTALL}") from error
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
         try:
             return datasets.load_dataset(
                 self._id, self._config, split=self._split, revision=self._commit()
             )
-        except (OSError, ValueError) as error:
+        except (HTTPError, OSError, ValueError) as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> DataError:
