@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DEFAULT_EXPERIMENT = "orchestrator"
 SEARCH_PAGE = 1000
 
-# Without it the UI opens such an experiment as one of prompts and traces.
+# What the UI itself writes down when a user says that an experiment is about training.
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
