@@ -16,8 +16,8 @@ def test_the_papers_are_found() -> None:
         "news-heterogeneous",
         "rl-kd",
         "concept-kd",
-        "bert-to-textcnn",
-        "heterogeneous-ensemble",
+        "spam-schemes",
+        "student-ensemble",
     }
 
 
