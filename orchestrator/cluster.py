@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.leftovers import claim, release, remove_leftovers
 
 # Ray reads these when it is imported or when its processes start, so they come first.
 _ENVIRONMENT = {
@@ -28,14 +29,21 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    # Ray's memory monitor raises an error that aborts a whole Tune run; without it the kernel
-    # kills the process and Tune sees a dead actor, which it retries.
+    # Ray's memory monitor kills what it guesses; the kernel, or the limit of a container, knows.
+    # A cluster that was started by others may have it on: see survive_memory_monitor.
     "RAY_memory_monitor_refresh_ms": "0",
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray.air.execution._internal.actor_manager import RayActorManager  # noqa: E402
+from ray.exceptions import (  # noqa: E402
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 OBJECT_STORE_BYTES = 200 * 2**20  # outputs travel as files, so the object store stays small
 
@@ -105,6 +113,9 @@ def connect(
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own there, which exits at once
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     keep = address is not None
+    if not keep:
+        remove_leftovers(session.parent)
+        claim(session)
     try:
         yield _nodes()
     except Exception as error:
@@ -114,6 +125,41 @@ def connect(
         ray.shutdown()
         if not keep:
             shutil.rmtree(session, ignore_errors=True)
+        elif address is None:
+            release(session)
+
+
+@contextmanager
+def survive_memory_monitor() -> Iterator[None]:
+    """Let Tune treat a process killed by Ray's memory monitor like any dead process.
+
+    Tune knows two families of errors of actors and ends the whole run on any other, which the
+    monitor's is. There is no public place to say otherwise.
+
+    Source: ray 2.60, air/execution/_internal/actor_manager.py, ``_actor_task_failed``.
+    """
+    original = RayActorManager._actor_task_failed
+
+    def survive(manager: Any, task: Any, error: Exception) -> None:
+        known = isinstance(error, RayActorError | RayTaskError)
+        if isinstance(error, RayError) and not known:
+            error = RayActorError(error_msg=_explain_kill(error))
+        original(manager, task, error)
+
+    RayActorManager._actor_task_failed = survive
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
+
+
+def _explain_kill(error: RayError) -> str:
+    if not isinstance(error, OutOfMemoryError):
+        return str(error)
+    return (
+        f"{error}\nthe host's memory ran out and Ray's memory monitor killed the trial; use "
+        "smaller batches, or raise the resources of its stage so that fewer run side by side"
+    )
 
 
 def _protect_token() -> None:

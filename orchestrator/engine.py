@@ -166,11 +166,24 @@ class Engine:
     def _run_trials(
         self, run: StageRun, resources: StageResources, early: EarlyStopping | None
     ) -> None:
-        from orchestrator import cluster, tuning  # Ray, only when a trial must run
-
         nodes = self._connect()
         wanted = self._available(resources, nodes)
-        slots = cluster.slots(nodes, wanted)
+        self._session(run, nodes, wanted, early)
+        while run.grow() and run.has_work():
+            wanted["gpu"] = min(1.0, 2 * wanted["gpu"])
+            self._warn(f"GPU memory ran out: trying again with {wanted['gpu']:g} of a GPU each")
+            self._session(run, nodes, wanted, early)
+
+    def _session(
+        self,
+        run: StageRun,
+        nodes: Sequence[Node],
+        wanted: Mapping[str, float],
+        early: EarlyStopping | None,
+    ) -> None:
+        from orchestrator import cluster, tuning  # Ray, only when a trial must run
+
+        slots = cluster.slots(list(nodes), wanted)
         if not slots:
             raise PreflightError([preflight.does_not_fit(run.stage, wanted, nodes)])
         run.gpu = wanted["gpu"]

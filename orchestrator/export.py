@@ -34,6 +34,7 @@ from orchestrator.exporting.graph import write_graph, write_int8
 from orchestrator.exporting.latency import machine
 from orchestrator.exporting.measure import Teacher, latencies, open_teacher
 from orchestrator.exporting.registry import CANDIDATE, CHAMPION, Registered, Registry, register
+from orchestrator.exporting.seen import write_seen
 from orchestrator.exporting.source import Source
 from orchestrator.exporting.standalone import Student
 from orchestrator.history import load_record
@@ -126,13 +127,15 @@ def export_record(
     """
     report = build_report(record, store)
     choice = choose(record, report, store, trial)
-    source = Source.open(store, choice.student)
+    source = Source.open(store, choice.student, choice.kind)
     teacher = open_teacher(report, source, store)
     if teacher is None:
         tell("no teacher is left in the store to compare sizes and times with")
     with _replacing(output) as draft:
         tell(f"exporting trial {choice.trial.key[:12]} ({describe_method(choice.trial)})")
         _write_files(draft, choice, source, record.name)
+        taught_by = tuple(teacher.key for teacher in source.spec.teachers)
+        write_seen(draft, store, source.data.key, taught_by)
         facts = _measure(draft, choice, source, report, teacher, seconds, tell)
         _write_text(draft / CARD, write_card(facts, report))
         _write_json(draft / FACTS, facts.to_json())

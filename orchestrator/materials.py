@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.exporting.adopt import Adopted
+from orchestrator.exporting.seen import seen_sentence
 from orchestrator.schema import SweepConfig, TeacherConfig, TokenizerConfig
 from orchestrator.wants import anchors, needs_features
 from trainables import catalog
@@ -123,6 +124,11 @@ def prepare_materials(
     for teacher in config.teachers:
         tell(f"tokenising for teacher {teacher.name}")
         teachers.append(_teacher(config, teacher, data, store, checkpoint))
+        if teacher.exported is not None:
+            metrics = (store.meta("teacher", teachers[-1].spec.key) or {}).get("metrics", {})
+            seen = seen_sentence(teacher.name, metrics, data.rows)
+            if seen is not None:
+                tell(f"warning: {seen}")
     tell("tokenising for the student")
     tokenizer = _student_tokenizer(config, config.student.tokenizer, data, store, checkpoint)
     length = config.student.max_length or config.data.max_length
@@ -220,7 +226,7 @@ def _adopted(
     """Return an exported student as a teacher, whose artifact is there already."""
     adopted = Adopted.open(teacher.name, Path(exported))
     tokens = _tokens(data, store, adopted.tokenizer(store), adopted.max_length)
-    return TeacherMaterials(teacher, adopted.teacher(store, data.classes, tokens.encoded), tokens)
+    return TeacherMaterials(teacher, adopted.teacher(store, data, tokens.encoded), tokens)
 
 
 def _groups(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
+from orchestrator.exporting.fetch import REGISTERED, fetch_model
 from orchestrator.exporting.folder import (
     CONFIG,
     GRAPHS,
@@ -50,7 +51,7 @@ class Request:
 
     Attributes:
         home: Where sweeps are.
-        model: An exported folder, or a sweep; None is the latest sweep.
+        model: An exported folder, ``models:/NAME@ALIAS``, or a sweep; None is the latest sweep.
         precision: ``int8`` or ``fp32``.
     """
 
@@ -137,11 +138,15 @@ def exported_folder(home: Home, model: str | None) -> Path:
 
     Args:
         home: Where sweeps are.
-        model: The folder itself, or a sweep that has been exported; None is the latest sweep.
+        model: The folder itself, a registered student (``models:/NAME@ALIAS`` or
+            ``models:/NAME/VERSION``), or a sweep that has been exported; None is the latest sweep.
 
     Raises:
         UsageError: There is no such folder or sweep, or it has not been exported.
+        OrchestratorError: The registry does not answer, or does not have it.
     """
+    if model is not None and model.startswith(REGISTERED):
+        return fetch_model(home, model)
     if model is not None:
         given = Path(model).expanduser()
         if holds_student(given):

@@ -238,6 +238,8 @@ class SearchConfig(Section):
         concurrent: Trials at once; None is as many as the resources hold.
         seed: Of the sampler; None is the sweep's.
         sampler: ``tpe`` or ``random``.
+        screen: Score teachers, weightings and temperatures on dev from the teachers' cached
+            outputs first, and begin with the best.
         controls: Also train the student without a teacher, with the best one, and with the
             plain average.
     """
@@ -249,6 +251,7 @@ class SearchConfig(Section):
     concurrent: Count | None = None
     seed: Seed | None = None
     sampler: Literal["tpe", "random"] = "tpe"
+    screen: bool = True
     controls: bool = True
 
 

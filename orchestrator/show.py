@@ -149,15 +149,19 @@ def show_reproduction(found: Reproduction) -> None:
 
 
 def show_listing(listing: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
-    """Print what there is."""
+    """Print what there is; of components also where they come from."""
+    from orchestrator.listing import short_source
+
     console = Console(highlight=False)
     for section, entries in listing.items():
         console.print(f"[bold]{section}[/bold]")
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True, min_width=16)
-        table.add_column()
+        table.add_column(ratio=3)
+        table.add_column(ratio=2, style="dim")
         for entry in entries:
-            table.add_row(f"  {entry['name']}", Text(entry["summary"]))
+            source = short_source(entry.get("source", ""))
+            table.add_row(f"  {entry['name']}", Text(entry["summary"]), Text(source))
         console.print(table)
 
 

@@ -92,6 +92,7 @@ class StudentFactory:
         groups = self._groups(names)
         if groups is not None and _takes_groups(values["loss"]["name"]):
             values["loss"] = {"groups": list(groups), **values["loss"]}
+        values["weighting"] = self._given_weights(values["weighting"], names)
         optimizer = OptimizerSpec(**{field: values[name] for name, field in _OPTIMIZER.items()})
         rows = self.materials.data.rows
         transfer = rows.get("transfer", 0)
@@ -156,6 +157,16 @@ class StudentFactory:
         """Return the superclass of each class that the teachers know, or None for classes."""
         known = [self.teachers[name].groups for name in names if name in self.teachers]
         return next((groups for groups in known if groups), None)
+
+    def _given_weights(
+        self, weighting: Mapping[str, Any], names: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """Keep the weights of the teachers that are left when one was excluded or not chosen."""
+        order = [teacher.name for teacher in self.config.teachers]
+        given = weighting.get("weights")
+        if given is None or len(given) != len(order) or not set(names) <= set(order):
+            return weighting
+        return {**weighting, "weights": [given[order.index(name)] for name in names]}
 
     def _reference(self, name: str, schedule: Mapping[str, Any]) -> TeacherRef:
         if name in self.graduates:

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.ledger import Outcome, Proposal, StageLedger
 from orchestrator.records import Stage, TrialState
 from orchestrator.tracking import EventBus
-from orchestrator.tracking.events import TrialFinished, TrialReported, TrialStarted
+from orchestrator.tracking.events import Notice, TrialFinished, TrialReported, TrialStarted
 from search_spaces.space import Space
 from trainables.store import Store
 
@@ -64,6 +64,7 @@ class _Live:
     started: float = field(default_factory=time.monotonic)
     history: list[dict[str, float]] = field(default_factory=list)
     summary: dict[str, float] = field(default_factory=dict)
+    waiting: bool = False
 
 
 class StageRun:
@@ -115,6 +116,7 @@ class StageRun:
         self._budget = budget or Budget()
         self._live: dict[int, _Live] = {}
         self._attempts: Counter[int] = Counter()
+        self._cramped: list[Proposal] = []
         orphans = ledger.reconcile()
         again = {proposal.key for proposal in orphans}
         self._queue = deque(orphans)
@@ -138,6 +140,15 @@ class StageRun:
             self._prefetched = self._next()
         return self._prefetched is not None
 
+    def grow(self) -> bool:
+        """Queue again what its share of a GPU could not hold; False if there is no such trial.
+
+        Call it between two sessions, with a larger ``gpu`` for the next.
+        """
+        cramped, self._cramped = self._cramped, []
+        self._queue.extend(cramped)
+        return bool(cramped)
+
     def propose(self) -> Proposal | None:
         """Return the next trial to run, entered into the ledger."""
         proposal, self._prefetched = self._prefetched, None
@@ -156,6 +167,16 @@ class StageRun:
         live = self._live.get(number)
         if live is None or report.get("status") == "failed":
             return
+        if report.get("status") == "waiting":
+            self._say_waiting(live, str(report["holder"]))
+            return
+        for earlier in report.get("history", ()):
+            self._take_epoch(number, live, earlier, again=True)
+        self._take_epoch(number, live, report, again=bool(report.get("cached")))
+
+    def _take_epoch(
+        self, number: int, live: _Live, report: Mapping[str, Any], *, again: bool
+    ) -> None:
         metrics = _numbers(report)
         epoch = int(report["epoch"])
         # A trial that continues after its process died repeats no epoch, but may report its
@@ -164,7 +185,16 @@ class StageRun:
             return
         live.history.append({"epoch": epoch, **metrics})
         self._ledger.report(number, epoch, metrics)
-        self._bus.emit(TrialReported(self.stage, live.proposal.key, epoch, metrics))
+        self._bus.emit(TrialReported(self.stage, live.proposal.key, epoch, metrics, again))
+
+    def _say_waiting(self, live: _Live, holder: str) -> None:
+        if not live.waiting:
+            live.waiting = True
+            text = (
+                f"{self._name(live.proposal)} is being made by {holder}, of another sweep; "
+                "waiting for it"
+            )
+            self._bus.emit(Notice("info", text))
 
     def ended(self, number: int, report: Mapping[str, Any] | None, error: str | None) -> None:
         """Decide what became of a trial and write it down; its last report is an epoch, too."""
@@ -176,6 +206,8 @@ class StageRun:
         outcome = self._judge(live, report or {}, error)
         if outcome.state is TrialState.FAILED:
             self.failures[_reason(outcome.error)] += 1
+        elif outcome.state is TrialState.LOST and self.fatal is None:
+            self._cramped.append(replace(live.proposal, retry_of=number))
         self._settle(live.proposal, outcome)
 
     def _judge(self, live: _Live, report: Mapping[str, Any], error: str | None) -> Outcome:
@@ -185,6 +217,11 @@ class StageRun:
             if report["reason"] == "store":
                 self.fatal = str(report["error"])
                 return Outcome(TrialState.LOST, seconds=seconds, error=error)
+            if report["reason"] == "oom":
+                # One row at a time did not fit; with fewer neighbours on its GPU it may.
+                if 0 < self.gpu < 1:
+                    return Outcome(TrialState.LOST, seconds=seconds, error=error)
+                error = f"oom: {error}"
             return Outcome(TrialState.FAILED, {}, live.history, error, seconds)
         if error is not None:
             return Outcome(TrialState.FAILED, {}, live.history, error, seconds)
@@ -247,9 +284,8 @@ class StageRun:
             return self._ledger.enter(self._queue.popleft(), space)
         if self._search is None:
             return None
-        waiting = sum(
-            1 for live in self._live.values() if not live.proposal.role.startswith("control")
-        )
+        unfinished = [*(live.proposal for live in self._live.values()), *self._cramped]
+        waiting = sum(not proposal.role.startswith("control") for proposal in unfinished)
         if self._ledger.results(controls=False) + waiting >= self._search.target:
             return None
         return self._ledger.suggest(self._search.space, self._search.describe)
@@ -261,7 +297,9 @@ class StageRun:
         for entry in history:
             metrics = {name: value for name, value in entry.items() if name != "epoch"}
             self._ledger.report(proposal.number, int(entry["epoch"]), metrics)
-            self._bus.emit(TrialReported(self.stage, proposal.key, int(entry["epoch"]), metrics))
+            self._bus.emit(
+                TrialReported(self.stage, proposal.key, int(entry["epoch"]), metrics, again=True)
+            )
         metrics = dict(meta["metrics"])
         seconds = float(metrics.get("wall_seconds", meta.get("seconds", 0.0)))
         self._settle(

@@ -7,6 +7,7 @@ talks to Ray or MLflow directly; stages are run by ``engine``, events are shippe
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from orchestrator.materials import (
 from orchestrator.points import preferred
 from orchestrator.records import Stage, TrialRecord, TrialState
 from orchestrator.schema import SweepConfig
+from orchestrator.screening import MOST_SCREENED, choose, screen
 from orchestrator.specs import (
     PLAIN,
     StudentFactory,
@@ -174,6 +176,7 @@ class Sweep:
         if config.search.controls:
             planned += [factory.proposal(p, role) for role, p in factory.controls().items()]
         planned.append(factory.proposal(space.default_point(first), "default"))
+        planned += self._screened(factory, space)
         planned += [factory.proposal(point, "grid") for point in space.grid_points(first)]
         identity = {
             "space": space.to_json(),
@@ -190,6 +193,22 @@ class Sweep:
             ),
         )
         return self._ranked()
+
+    def _screened(self, factory: StudentFactory, space: Space) -> list[Proposal]:
+        """Return the students whose teaching looks best before any is trained."""
+        if not self.config.search.screen:
+            return []
+        started = time.monotonic()
+        ways = screen(self.config, space, factory.teachers, self.store)
+        # A fifth of the budget at most: the search needs the rest for what screening cannot see.
+        chosen = choose(ways, min(MOST_SCREENED, self.config.search.trials // 5))
+        if chosen:
+            names = ", ".join(map(str, chosen))
+            seconds = time.monotonic() - started
+            self._tell(
+                f"{len(ways)} ways to teach scored on dev in {seconds:.1f} s; first: {names}"
+            )
+        return [factory.proposal(way.point, "screened") for way in chosen]
 
     def _ranked(self) -> list[Proposal]:
         """Return the complete students of the search, the best on dev first."""

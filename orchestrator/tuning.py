@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any, Protocol
 
-from orchestrator import cluster  # noqa: F401  sets the environment Ray reads on import
+from orchestrator import cluster  # sets the environment Ray reads on import
 
 # isort: split
 from ray import tune
@@ -26,6 +25,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.ledger import Proposal
+from orchestrator.leftovers import scratch_folder
 from trainables.tune import Trial
 
 MAX_INFRASTRUCTURE_FAILURES = 3
@@ -129,7 +129,7 @@ def run_trials(
         stop: Checked at each report.
         early_stopping: Stops weak trials, or None.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="orchestrator-tune-"))
+    scratch = scratch_folder()
     try:
         tuner = tune.Tuner(
             tune.with_resources(Trial, {name: n for name, n in resources.items() if n}),
@@ -150,7 +150,8 @@ def run_trials(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with cluster.survive_memory_monitor():
+            tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -11,6 +11,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from trainables.errors import ComponentError
 KINDS = ("losses", "weightings", "hints", "schedules", "models", "data")
 
 _PACKAGE = Path(__file__).parent
+# Up to the next empty line: the continuation lines of a source are indented.
+_SOURCE = re.compile(r"^Source:\s*(.*?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class Parameter(NamedTuple):
@@ -86,12 +89,31 @@ def parameters(kind: str, name: str) -> list[Parameter]:
 
 def summary(kind: str, name: str) -> str:
     """Return the first line of the component's docstring without importing its module."""
+    return _document(kind, name).partition("\n")[0]
+
+
+def source(kind: str, name: str) -> str:
+    """Return where the component comes from, on one line, or "" where it does not say.
+
+    It is the paragraph ``Source:`` of its docstring; nothing is imported.
+    """
+    return source_of(_document(kind, name))
+
+
+def source_of(document: str) -> str:
+    """Return the paragraph ``Source:`` of a docstring on one line, or ""."""
+    found = _SOURCE.search(document)
+    return " ".join(found[1].split()).removesuffix(".") if found else ""
+
+
+def _document(kind: str, name: str) -> str:
+    """Return the docstring of the component's class, else of its module."""
     tree = ast.parse((_PACKAGE / kind / f"{name}.py").read_text(encoding="utf-8"))
     component = _component_name(tree)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == component:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    return (ast.get_docstring(tree) or "").partition("\n")[0]
+            return ast.get_docstring(node) or ""
+    return ast.get_docstring(tree) or ""
 
 
 def _component_name(tree: ast.Module) -> str | None:

@@ -104,7 +104,8 @@ def run(
             metrics=summary,
             history=artifact.meta["history"],
         )
-    yield {**artifact.meta["history"][-1], "finished": True, "summary": summary}
+    *earlier, last = artifact.meta["history"]
+    yield {**last, "finished": True, "history": earlier, "summary": summary}
 
 
 def _train(

@@ -136,6 +136,31 @@ class Objective(nn.Module):
             student, targets = self._view(upcast(student_logits), targets)
             self.weighting.feedback(student, upcast(teacher_logits), targets)
 
+    @torch.no_grad()
+    def selection(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        targets: Tensor,
+        *,
+        features: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Ask the weighting which teachers it would select; None if it learns no selection.
+
+        Args:
+            student_logits: ``[B, C]``.
+            teacher_logits: ``[K, B, C]``.
+            targets: Labels ``[B]``.
+            features: Of the student, ``[B, D]``.
+
+        Returns:
+            Probabilities ``[K, B]``, and the labels ``[B]`` as the teachers know them.
+        """
+        _, targets = self._view(upcast(student_logits), targets)
+        teachers = upcast(teacher_logits)
+        found: Tensor | None = self.weighting.selection(teachers, targets, features=features)
+        return None if found is None else (found, targets)
+
     def _view(self, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return student and targets in the label space of the teachers."""
         if not hasattr(self.loss, "teacher_view"):

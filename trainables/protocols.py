@@ -61,6 +61,8 @@ class Weighting:
         merges: The teachers are merged into one by ``merge`` before the loss.
         needs_feedback: ``feedback`` wants the updated student's logits after each step.
         needs_features: ``__call__`` accepts ``features [B, D]``.
+        adaptive: The weights follow the student, or chance; before training none are known.
+        selects: Learns which teachers to select; ``selection`` tells what it has learned.
         fallbacks: How many examples got equal weights because theirs were not finite.
     """
 
@@ -68,6 +70,8 @@ class Weighting:
     merges: bool = False
     needs_feedback: bool = False
     needs_features: bool = False
+    adaptive: bool = False
+    selects: bool = False
 
     @property
     def fallbacks(self) -> int:
@@ -106,6 +110,15 @@ class Weighting:
 
     def feedback(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> None:
         """Learn from the batch last weighted, given the updated student's logits ``[B, C]``."""
+
+    def selection(
+        self, teacher_logits: Tensor, targets: Tensor, *, features: Tensor | None = None
+    ) -> Tensor | None:
+        """Return how likely it selects each teacher for each example, ``[K, B]``; None if unknown.
+
+        Asked after training, only if ``selects``; draws nothing.
+        """
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold; empty for a stateless weighting."""

@@ -16,6 +16,7 @@ from trainables import catalog
 from trainables.batching import LengthBuckets, gather
 from trainables.checkpoint import Checkpoint
 from trainables.device import autocast, pick_device, resolve_precision
+from trainables.difficulty import selection_by_difficulty
 from trainables.embeddings import load_embedding
 from trainables.encoded import Encoded, concatenate
 from trainables.errors import TrialFailed
@@ -31,7 +32,7 @@ from trainables.route import Route
 from trainables.seeding import batch_generator, derive_seed, seed_torch
 from trainables.store import Store
 from trainables.student_spec import StudentSpec, TeacherRef
-from trainables.trained import report_and_store
+from trainables.trained import Remarks, report_and_store
 
 __all__ = ["StudentSpec", "TeacherRef", "build_model", "run"]
 
@@ -76,6 +77,7 @@ def run(
         predict=training.predict_dev,
         checkpoint=checkpoint,
         meta={"spec": spec.to_dict(), "precision": training.precision},
+        remark=training.remark,
     )
 
 
@@ -183,6 +185,16 @@ class _Training:
         _, logits, targets = self.predict_dev()
         metrics = classification_metrics(logits, targets, "val_")
         return {**metrics, **_hook(self.objective.weighting, "end_epoch")()}
+
+    def remark(self) -> Remarks | None:
+        """Return what the weighting has learned about the teachers, if it selects them."""
+        if self.guidance is None or not trait(self.objective.weighting, Weighting, "selects"):
+            return None
+        names = [teacher.name for teacher in self.spec.teachers]
+        with autocast(self.precision, self.device):
+            return selection_by_difficulty(
+                self.objective, self.model, self.rows, self.guidance, names, self.device
+            )
 
     def predict_dev(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ids ``[N]``, logits ``[N, C]`` and targets ``[N]`` of the dev split."""

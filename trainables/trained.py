@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from safetensors.torch import save_file
@@ -21,6 +22,19 @@ from trainables.store import Store
 Predictions = tuple[Tensor, Tensor, Tensor]
 
 
+@dataclass(frozen=True)
+class Remarks:
+    """What is known of a training once it is over.
+
+    Attributes:
+        metrics: Numbers that join the summary.
+        meta: JSON values that join the manifest.
+    """
+
+    metrics: Mapping[str, float]
+    meta: Mapping[str, Any]
+
+
 def report_and_store(
     fit: Fit,
     store: Store,
@@ -30,6 +44,7 @@ def report_and_store(
     predict: Callable[[], Predictions],
     meta: Mapping[str, Any],
     checkpoint: Checkpoint | None,
+    remark: Callable[[], Remarks | None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Run a fit and yield its epochs as plain dicts; before the last one, store the model.
 
@@ -41,21 +56,31 @@ def report_and_store(
         predict: Returns ids ``[N]``, logits ``[N, C]`` and targets ``[N]`` of the dev split.
         meta: Further facts for the manifest.
         checkpoint: Cleared once the artifact exists.
+        remark: Asked once, when the model holds the weights that are kept.
 
     Yields:
-        ``epoch``, ``finished`` and the epoch's metrics; the last also ``summary``.
+        ``epoch``, ``finished`` and the epoch's metrics; the last also ``summary``; the first of
+        a training that continues also ``history``, the epochs before it.
     """
     started = time.perf_counter()
+    told = 0
     for report in fit:
-        result = {"epoch": report.epoch, "finished": report.last, **report.metrics}
+        result: dict[str, Any] = {"epoch": report.epoch, "finished": report.last, **report.metrics}
+        if report.epoch > told + 1:
+            # The process that trained them may have died with its driver, before they were heard.
+            result["history"] = fit.history[told : report.epoch - 1]
+        told = report.epoch
         if report.last:
+            remarks = remark() if remark is not None else None
             summary = summarise(fit, fit.model, time.perf_counter() - started)
+            summary |= remarks.metrics if remarks is not None else {}
             ids, logits, targets = predict()
             with store.write(kind, key) as draft:
                 save_model(fit.model, draft.path / "model")
                 predictions = {"ids": ids, "logits": logits, "targets": targets}
                 save_file(predictions, draft.path / "dev.safetensors")
                 draft.meta.update(meta, metrics=summary, history=fit.history)
+                draft.meta.update(remarks.meta if remarks is not None else {})
             if checkpoint is not None:
                 checkpoint.clear()
             yield {**result, "summary": summary}

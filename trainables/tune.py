@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from trainables.errors import StoreError, TrialFailed
+from trainables.errors import ArtifactMissing, StoreError, TrialFailed
 from trainables.store import Store
 from trainables.tasks import run_task
 
@@ -86,7 +86,8 @@ def _failure(error: Exception, epoch: int) -> dict[str, Any]:
     reason = type(error).__name__
     if isinstance(error, torch.OutOfMemoryError):
         reason = "oom"
-    elif isinstance(error, StoreError):
+    elif isinstance(error, StoreError | ArtifactMissing):
+        # No trial can go on without what is missing or damaged; the next start makes it again.
         reason = "store"
     return {
         "epoch": epoch,

@@ -7,6 +7,7 @@ report) treats it like any other, and nothing is trained.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from orchestrator.exporting.folder import CONFIG, TOKENIZER, damaged_files, holds_student
+from orchestrator.exporting.seen import SEEN, count_seen
 from trainables.data._table import did_you_mean
+from trainables.dataset import PreparedData
 from trainables.errors import ArtifactMissing, DataError
 from trainables.evaluation import Predictor, open_encoded
 from trainables.metrics import classification_metrics
@@ -87,19 +90,19 @@ class Adopted:
         return store.read("tokenizer", key)
 
     def teacher(
-        self, store: Store, classes: Sequence[str], encoded: Mapping[str, str]
+        self, store: Store, data: PreparedData, encoded: Mapping[str, str]
     ) -> TeacherSpec:
         """Put the student into the store as a trained teacher, and return what names it.
 
         Args:
             store: The content store.
-            classes: The sweep's classes; the teacher's logits are brought into their order.
+            data: The sweep's; the teacher's logits are brought into the order of its classes.
             encoded: Key of each split, tokenised for this student.
 
         Raises:
             DataError: Its labels are not the sweep's classes.
         """
-        order = self._order(classes)
+        order = self._order(data.classes)
         described = json.loads((self.folder / ARCHITECTURE).read_bytes())
         own = ("n_classes", "freeze_embedding")
         params = {name: value for name, value in described["params"].items() if name not in own}
@@ -108,7 +111,7 @@ class Adopted:
             name=self.name,
             model={"name": described["name"], **params},
             checkpoint_digest=digest,
-            n_classes=len(classes),
+            n_classes=len(data.classes),
             train=encoded["train"],
             dev=encoded["dev"],
             epochs=1,
@@ -118,7 +121,7 @@ class Adopted:
         except ArtifactMissing:
             model = load_model(self.folder)
             _reorder(model, order)
-            _write(store, spec, model)
+            _write(store, spec, model, self.folder, count_seen(self.folder, store, data))
         return spec
 
     def _order(self, classes: Sequence[str]) -> list[int]:
@@ -148,8 +151,10 @@ def _reorder(model: nn.Module, order: Sequence[int]) -> None:
         parameter.copy_(parameter[index].clone())
 
 
-def _write(store: Store, spec: TeacherSpec, model: nn.Module) -> None:
-    """Store the artifact that training this teacher would have left."""
+def _write(
+    store: Store, spec: TeacherSpec, model: nn.Module, folder: Path, seen: Mapping[str, float]
+) -> None:
+    """Store the artifact that training this teacher would have left, and what it has seen."""
     device = torch.device("cpu")
     dev = Predictor(open_encoded(store, spec.dev), device=device)
     logits, _ = dev(model)
@@ -162,11 +167,14 @@ def _write(store: Store, spec: TeacherSpec, model: nn.Module) -> None:
         "parameters_trainable": float(trainable),
         "model_bytes": float(model_bytes(model)),
         **dict.fromkeys(("train_seconds", "epoch_seconds", "wall_seconds"), 0.0),
+        **seen,
     }
     with store.write("teacher", spec.key) as draft:
         save_model(model, draft.path / "model")
         tensors = {"ids": dev.ids, "logits": logits, "targets": dev.targets}
         save_file(tensors, draft.path / "dev.safetensors")
+        if (folder / SEEN).is_file():
+            shutil.copyfile(folder / SEEN, draft.path / SEEN)
         draft.meta.update(
             name=spec.name,
             spec=spec.to_dict(),

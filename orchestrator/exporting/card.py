@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.exporting.facts import Facts
 from orchestrator.exporting.folder import FACTS, GRAPHS, SCRIPT
+from orchestrator.exporting.seen import SEEN
 from orchestrator.report.document import Report
 from orchestrator.report.naming import count, describe_metric, dev_and_test, percent, size
 from orchestrator.report.phrases import ratio_sentence, score, score_spread
@@ -68,6 +69,7 @@ def _files(facts: Facts) -> str:
         "numbering.safetensors": "student's ids of the tokenizer's, for torch only",
         "config.json": "labels, padding, length",
         SCRIPT: "classifies texts without the project that trained the student",
+        SEEN: "hashes of the texts it learned from, for later sweeps that it teaches",
         FACTS: "the numbers below as JSON",
     }
     rows = [[f"`{n}`", size(facts.bytes.get(n)), text] for n, text in about.items()]
@@ -163,6 +165,8 @@ def _limits(facts: Facts, report: Report) -> list[str]:
         "Sizes and scores hold everywhere; times hold for the machine named above.",
         "On x86 processors without VNNI instructions int8 sums can saturate: compare with the "
         "float32 graph before relying on the int8 one there.",
+        f"Who holds a text can find out from `{SEEN}` whether it was among those learned from; "
+        "delete that file where this must not be.",
         "Licences and consent of the data and of the teachers' checkpoints apply to this model.",
     ]
     return limits + [note.rstrip(".") + "." for note in report.notes]

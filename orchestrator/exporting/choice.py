@@ -18,11 +18,13 @@ class Choice:
     Attributes:
         trial: The trial that made it, of the students or the confirm stage.
         student: Key of its artifact.
+        kind: Kind of its artifact: ``joint`` if its teacher was trained with it.
         confirmed: It is a seed of the configuration that the sweep's verdict is about.
     """
 
     trial: TrialRecord
     student: str
+    kind: str
     confirmed: bool
 
 
@@ -48,7 +50,8 @@ def choose(record: SweepRecord, report: Report, store: Store, wanted: str | None
     trial = _best(record, report, trials) if wanted is None else _named(record, trials, wanted)
     chosen = report.chosen
     confirmed = chosen is not None and trial.key in chosen.keys
-    return Choice(trial, _student_key(trial, store), confirmed)
+    key, kind = _artifact(trial, store)
+    return Choice(trial, key, kind, confirmed)
 
 
 def _best(record: SweepRecord, report: Report, trials: list[TrialRecord]) -> TrialRecord:
@@ -83,17 +86,18 @@ def _named(record: SweepRecord, trials: list[TrialRecord], wanted: str) -> Trial
     )
 
 
-def _student_key(trial: TrialRecord, store: Store) -> str:
-    """Return the key of the student artifact; a confirm artifact names the one it judged."""
+def _artifact(trial: TrialRecord, store: Store) -> tuple[str, str]:
+    """Return key and kind of the student's artifact; a confirm artifact names what it judged."""
     if trial.stage is Stage.STUDENTS:
-        return trial.key
+        return trial.key, "student"
+    if "members" in trial.params:
+        raise UsageError(
+            f"trial {trial.key[:12]} is an ensemble ({trial.params['members']}), which is not one "
+            "model that can be exported; name one of its members with --trial"
+        )
     meta = store.meta("confirm", trial.key)
     if meta is None:
         raise OrchestratorError(
             f"the store has lost trial {trial.key[:12]}; start the sweep again, which makes it anew"
         )
-    if "student" not in meta:
-        raise UsageError(
-            f"trial {trial.key[:12]} is not one student but several; name one of them with --trial"
-        )
-    return str(meta["student"])
+    return str(meta["student"]), str(meta.get("task", "student"))

@@ -8,6 +8,7 @@ the fluent API with its global active run.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.exporting.folder import CARD, FACTS, holds_student
-from orchestrator.tracking.address import explain, one_line, redacted
+from orchestrator.tracking.address import (
+    ENVIRONMENT,
+    artifact_root,
+    explain,
+    local_lock,
+    one_line,
+    redacted,
+    relocate,
+)
 from orchestrator.tracking.delivery import Unavailable
 from orchestrator.tracking.mlflow import connect
 from trainables.store import file_digest
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
+MOST_DESCRIPTION = 5000  # MLflow's database column is no longer
 _REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "tokenizers")
 
 
@@ -97,6 +107,7 @@ def register(
         else:
             made = found
         client.set_registered_model_alias(name, alias, made.version)
+        client.update_model_version(name, str(made.version), _description(folder))
     return Registered(
         name=name,
         version=str(made.version),
@@ -118,7 +129,7 @@ def fetch(registry: Registry, model: str, folder: Path) -> Path:
     Raises:
         OrchestratorError: There is no such model, or it is not an exported student.
     """
-    _connect(registry)
+    _open(registry)
     name, mark, which = model.removeprefix("models:/").partition("@" if "@" in model else "/")
     with _explained(registry.uri):
         import mlflow
@@ -158,6 +169,26 @@ def _connect(registry: Registry) -> None:
         connect(registry.uri, registry.home, registry.experiment)
     except Unavailable as error:
         raise OrchestratorError(str(error)) from error
+
+
+def _open(registry: Registry) -> None:
+    """Set the environment for reading only: no database and no experiment is made.
+
+    Raises:
+        OrchestratorError: The local database is not there.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    root = artifact_root(registry.uri, registry.home)
+    if root is None:
+        return
+    if not Path(registry.uri.removeprefix("sqlite:///")).is_file():
+        raise OrchestratorError(
+            f"{registry.uri} does not exist, so nothing is registered there; run "
+            "'orchestrator export' first, or name another --home"
+        )
+    with local_lock(registry.uri):
+        relocate(registry.uri, root)
 
 
 def _upload(
@@ -222,6 +253,14 @@ def _find(client: MlflowClient, name: str, content: str) -> ModelVersion | None:
         if found.tags.get("content") == content:
             return found
     return None
+
+
+def _description(folder: Path) -> str:
+    """Return as many sections of the model card as MLflow can show with a version."""
+    sections = (folder / CARD).read_text(encoding="utf-8").split("\n## ")
+    while len("\n## ".join(sections)) > MOST_DESCRIPTION and len(sections) > 1:
+        sections.pop()
+    return "\n## ".join(sections)[:MOST_DESCRIPTION]
 
 
 def _content(folder: Path) -> str:

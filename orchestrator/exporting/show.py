@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.exporting.folder import SCRIPT
 from orchestrator.report.naming import percent, size
 
 if TYPE_CHECKING:
@@ -58,9 +59,24 @@ def show_export(exported: Exported) -> None:
     if exported.registered is not None:
         found_at = exported.registered
         console.print(f"registered as {found_at.uri} (version {found_at.version})")
-    console.print(
-        f'written to {exported.folder}; try: orchestrator predict --model {facts.sweep} "some text"'
-    )
+    console.print(f"written to {exported.folder}")
+    console.print()
+    _show_next(exported)
+
+
+def _show_next(exported: Exported) -> None:
+    """Print the commands to go on with, each on a line of its own that can be copied."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("Next")
+    console.print(Text(f'  ask    orchestrator predict --model {exported.folder} "some text"'))
+    console.print(Text(f'  alone  python {exported.folder / SCRIPT} "some text"'))
+    if exported.registered is not None:
+        console.print(
+            Text(
+                f"  serve  MLFLOW_TRACKING_URI={exported.registered.tracking_uri} "
+                f"mlflow models serve -m {exported.registered.uri} --env-manager local"
+            )
+        )
 
 
 def show_answers(answers: Sequence[Answer]) -> None:

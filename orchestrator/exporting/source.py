@@ -32,7 +32,8 @@ class Source:
     """One trained student with its tokenizer and the dev split it was judged on.
 
     Attributes:
-        artifact: The ``student`` artifact.
+        artifact: The ``student`` artifact, or the ``joint`` one of a student whose teacher was
+            trained with it.
         spec: What it was trained from.
         tokenizer: The ``tokenizer`` artifact.
         max_length: Tokens it reads of each text.
@@ -52,15 +53,21 @@ class Source:
     texts: SplitTable
 
     @classmethod
-    def open(cls, store: Store, key: str) -> Source:
+    def open(cls, store: Store, key: str, kind: str = "student") -> Source:
         """Open the student ``key``; its tokenizer and data are found through its dev split.
+
+        Args:
+            store: The content store.
+            key: Of the artifact.
+            kind: Of the artifact, ``student`` or ``joint``.
 
         Raises:
             OrchestratorError: Something of it is no longer in the store.
         """
         try:
-            artifact = store.read("student", key)
-            spec = StudentSpec.from_dict(artifact.meta["spec"])
+            artifact = store.read(kind, key)
+            trained = artifact.meta["spec"]
+            spec = StudentSpec.from_dict(trained["student"] if "scheme" in trained else trained)
             encoded = store.read("encoded", spec.dev)
             return cls(
                 artifact=artifact,

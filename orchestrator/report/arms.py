@@ -33,6 +33,8 @@ class ArmRow:
         against_average: The same with the plain average of the teachers.
         curve: Mean dev macro-F1 after each epoch: how fast it learns.
         selection: How often each teacher was selected in the last epoch, for policies.
+        by_difficulty: For policies, by level of difficulty of the training rows: the mean
+            probability of selecting each teacher, when training was over.
         recall: Mean recall of each class.
         retention: Share of examples on which it agrees with the arms that taught it.
     """
@@ -44,6 +46,7 @@ class ArmRow:
     against_average: Comparison | None = None
     curve: tuple[float, ...] = ()
     selection: Mapping[str, float] | None = None
+    by_difficulty: Mapping[str, Mapping[str, float]] | None = None
     recall: Mapping[str, float] | None = None
     retention: float | None = None
 
@@ -91,6 +94,7 @@ class ArmReport:
             (self._store.meta(self._listed[name]["kind"], key) or {}).get("history", [])
             for key in self._keys(name).values()
         ]
+        students = self._students(name)
         return ArmRow(
             name=name,
             kind=self._listed[name]["kind"],
@@ -100,7 +104,8 @@ class ArmReport:
             against_plain=self.compare(name, PLAIN),
             against_average=self.compare(name, AVERAGE),
             curve=_curve(histories),
-            selection=_selection(histories),
+            selection=_selection(histories, _teachers(students)),
+            by_difficulty=_by_difficulty(students),
             recall=self._recall(name),
             retention=self._retention(name),
         )
@@ -114,6 +119,20 @@ class ArmReport:
         kind = self._listed[name]["kind"]
         found = [self._store.meta(kind, key) for key in self._keys(name).values()]
         return [meta["metrics"] for meta in found if meta is not None]
+
+    def _students(self, name: str) -> list[Mapping[str, Any]]:
+        """Return the manifests of the students that were confirmed; of an ensemble, none."""
+        confirmed = [
+            self._store.meta("confirm", key) or {}
+            for key in self._keys(name).values()
+            if self._listed[name]["kind"] == "confirm"
+        ]
+        found = [
+            self._store.meta(str(meta.get("task", "student")), str(meta["student"]))
+            for meta in confirmed
+            if "student" in meta
+        ]
+        return [meta for meta in found if meta is not None]
 
     def _predictions(self, name: str) -> Arm | None:
         return self._reader.listed(self._listed[name]["kind"], self._keys(name), name, self.split)
@@ -168,7 +187,11 @@ def _curve(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[float, .
     )
 
 
-def _selection(histories: Sequence[Sequence[Mapping[str, float]]]) -> Mapping[str, float] | None:
+def _selection(
+    histories: Sequence[Sequence[Mapping[str, float]]], teachers: Sequence[str]
+) -> Mapping[str, float] | None:
+    """Return the mean rate of each teacher in the last epoch, by its name where that is known."""
+    known = {str(number): name for number, name in enumerate(teachers)}
     last = [history[-1] for history in histories if history]
     names = [name for name in (last[0] if last else {}) if name.startswith("selection_rate_")]
     rates = {
@@ -176,4 +199,38 @@ def _selection(histories: Sequence[Sequence[Mapping[str, float]]]) -> Mapping[st
         for name in names
         if all(name in entry for entry in last)
     }
-    return rates or None
+    return {known.get(number, number): rate for number, rate in rates.items()} or None
+
+
+def _teachers(students: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the teachers, in their order, as the first student knew them."""
+    spec: Mapping[str, Any] = students[0].get("spec", {}) if students else {}
+    return [str(teacher["name"]) for teacher in spec.get("teachers", ())]
+
+
+def _by_difficulty(
+    students: Sequence[Mapping[str, Any]],
+) -> Mapping[str, Mapping[str, float]] | None:
+    """Return selection probabilities by level and teacher, averaged over the seeds."""
+    told = [meta for meta in students if "selection" in meta]
+    if not told:
+        return None
+    first = told[0]["selection"]
+    levels = sorted(first, key=lambda level: float(first[level]["difficulty"]))
+    # By position: a student that an earlier sweep trained may know its teachers by other names.
+    return {
+        level: dict(
+            zip(
+                _teachers(told),
+                np.mean([_shares(meta, level) for meta in told], axis=0).tolist(),
+                strict=True,
+            )
+        )
+        for level in levels
+    }
+
+
+def _shares(student: Mapping[str, Any], level: str) -> list[float]:
+    """Return how likely a student's policy selects each teacher on rows of a level."""
+    shares = student["selection"][level]["teachers"]
+    return [float(shares[name]) for name in _teachers([student])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from orchestrator.exporting.seen import seen_sentence
 from orchestrator.records import TrialState
 from orchestrator.report import naming
 from orchestrator.report.document import Report
@@ -122,6 +123,9 @@ def _about_teachers(report: Report) -> Iterator[str]:
                 "the distillation ratio divides by that and is unstable."
             )
     for row in report.teachers:
+        seen = seen_sentence(row.name, row.metrics, report.data.get("rows") or {})
+        if seen is not None:
+            yield seen
         if row.state is TrialState.FAILED:
             yield f"Teacher {row.name} failed: {row.error}."
 

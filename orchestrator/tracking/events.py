@@ -94,7 +94,16 @@ class TrialStarted(Event):
 
 @dataclass(frozen=True)
 class TrialReported(Event):
-    """A trial finished an epoch."""
+    """A trial finished an epoch.
+
+    Attributes:
+        stage: Its stage.
+        key: Its identity.
+        epoch: 1 for the first.
+        metrics: What it measured.
+        again: Trained before this start and told again, because the driver of that time may have
+            died before it heard of it. Where it was heard, this changes nothing.
+    """
 
     durable: ClassVar[bool] = False
 
@@ -102,6 +111,7 @@ class TrialReported(Event):
     key: str
     epoch: int
     metrics: Mapping[str, float]
+    again: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Pypi:
     """File inside a package on PyPI, or a package whose layout is known; checked by sha256.
 
     ``pypi:vaderSentiment==3.3.2`` is 23.7k snippets in four genres, rated from negative to
-    positive (Hutto and Gilbert, ICWSM 2014; MIT); the label is genre/polarity.
+    positive (MIT licence); the label is genre/polarity.
     ``pypi:NAME==VERSION#folder/file.csv`` reads a file of any package.
 
     Args:
@@ -29,6 +29,8 @@ class Pypi:
         text: The column with the text; known packages have no columns.
         label: The column with the label; None reads unlabelled rows.
         superclass: The column with the superclass of the row, if there is one.
+
+    Source: of the snippets, Hutto and Gilbert 2014, ICWSM.
     """
 
     def __init__(

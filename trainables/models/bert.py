@@ -21,8 +21,7 @@ from trainables.models._output import (
 class Bert(nn.Module):
     """Any transformers encoder with a linear head on its pooled output.
 
-    BERT (Devlin et al., NAACL 2019, arXiv 1810.04805) and its family; no pooler layer, so that the
-    features are the encoder's own states.
+    BERT and its family; no pooler layer, so that the features are the encoder's own states.
 
     Args:
         n_classes: C.
@@ -31,6 +30,8 @@ class Bert(nn.Module):
         pooling: ``cls`` takes the state of the first token, ``mean`` averages over the row.
         dropout: Before the final layer.
         pretrained: Load the checkpoint's weights, not only its configuration.
+
+    Source: Devlin et al. 2019, NAACL, arXiv 1810.04805.
     """
 
     needs_checkpoint: ClassVar[bool] = True

@@ -14,7 +14,7 @@ from trainables.models._windows import WindowPool
 
 
 class BertCNN(nn.Module):
-    """Any transformers encoder with TextCNN's convolutions on its states: the seed's BERT-CNN.
+    """Any transformers encoder with TextCNN's convolutions on its states.
 
     With the same kernels and filters its pooled features [B, K * F] have the shape and the range
     of a TextCNN student's, so that a hint needs no projection (METHODS 2.2, "isomorphic").
@@ -27,6 +27,8 @@ class BertCNN(nn.Module):
         kernels: Window sizes in tokens.
         dropout: Before the final layer.
         pretrained: Load the checkpoint's weights, not only its configuration.
+
+    Source: Du, Lv, Sun, CSA 13(8) 2023, doi 10.12677/csa.2023.138150 (our reading).
     """
 
     needs_checkpoint: ClassVar[bool] = True

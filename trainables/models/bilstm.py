@@ -19,7 +19,7 @@ from trainables.models._output import (
 
 
 class BiLSTM(nn.Module):
-    """Bidirectional LSTM, the student of Tang et al. (2019, arXiv 1903.12136).
+    """Bidirectional LSTM over the tokens, pooled over the row.
 
     Args:
         n_classes: C.
@@ -31,6 +31,8 @@ class BiLSTM(nn.Module):
         embedding: [V, d] initial values; random without.
         freeze_embedding: Do not train the token table.
         dropout: Before the final layer.
+
+    Source: Tang et al. 2019, arXiv 1903.12136.
     """
 
     needs_checkpoint: ClassVar[bool] = False

@@ -22,7 +22,7 @@ from trainables.models._windows import WindowPool
 
 
 class CnnLstm(nn.Module):
-    """The fusion student of heterogeneous ensembles (METHODS 11), our reading of both forms.
+    """Convolutions and a bidirectional LSTM in one student, side by side or in a row.
 
     ``parallel`` joins the pooled windows and the pooled LSTM states of the same tokens. ``serial``
     runs the LSTM over the windows in their order, after C-LSTM (Zhou et al. 2015, arXiv
@@ -41,6 +41,8 @@ class CnnLstm(nn.Module):
         embedding: [V, d] initial values; random without.
         freeze_embedding: Do not train the token table.
         dropout: Before the final layer.
+
+    Source: our reading of Lin et al. 2024, IEEE Access 12, doi 10.1109/ACCESS.2024.3372568.
     """
 
     needs_checkpoint: ClassVar[bool] = False

@@ -23,7 +23,7 @@ from trainables.models._output import (
 class Linear(nn.Module):
     """Mean or maximum of the token vectors and one linear layer: the latency floor.
 
-    As in fastText (Joulin et al., EACL 2017, arXiv 1607.01759), without its n-grams.
+    As in fastText, without its n-grams.
 
     Args:
         n_classes: C.
@@ -34,6 +34,8 @@ class Linear(nn.Module):
         embedding: [V, d] initial values; random without.
         freeze_embedding: Do not train the token table.
         dropout: Before the final layer.
+
+    Source: Joulin et al. 2017, EACL, arXiv 1607.01759.
     """
 
     needs_checkpoint: ClassVar[bool] = False

@@ -14,7 +14,7 @@ from trainables.models._windows import WindowPool
 
 
 class TextCNN(nn.Module):
-    """Kim's convolutional classifier (EMNLP 2014, arXiv 1408.5882), the seed paper's student.
+    """Convolutions of several widths over the tokens, each pooled by its maximum.
 
     With V = 4,762 characters, d = 300, kernels 2, 3, 4 with 256 filters each and C = 10 it has
     the seed paper's 2,128,258 parameters (METHODS 2.2).
@@ -28,6 +28,8 @@ class TextCNN(nn.Module):
         embedding: [V, d] initial values; random without.
         freeze_embedding: Do not train the token table.
         dropout: Before the final layer.
+
+    Source: Kim 2014, EMNLP, arXiv 1408.5882.
     """
 
     needs_checkpoint: ClassVar[bool] = False

@@ -22,7 +22,7 @@ _STD = 0.02  # as in BERT, for tokens and positions alike
 
 
 class Transformer(nn.Module):
-    """Transformer encoder (Vaswani et al. 2017, arXiv 1706.03762), normalised before each part.
+    """Transformer encoder from scratch, normalised before each part.
 
     Learned positions and mean pooling. Norms come first because the small ones then train from
     scratch without a warm-up of their own.
@@ -39,6 +39,8 @@ class Transformer(nn.Module):
         embedding: [V, d] initial values; random without.
         freeze_embedding: Do not train the token table.
         dropout: In the blocks and before the final layer.
+
+    Source: Vaswani et al. 2017, NeurIPS, arXiv 1706.03762.
     """
 
     needs_checkpoint: ClassVar[bool] = False

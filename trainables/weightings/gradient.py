@@ -32,6 +32,8 @@ class Gradient(Weighting):
         closed-form gradient and exact solver are our reading.
     """
 
+    adaptive = True
+
     def __init__(
         self,
         *,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainables.losses._check import number, one_of
-from trainables.losses._math import kl_divergence, log_probabilities, pick
+from trainables.losses._math import kl_divergence, log_probabilities, pick, upcast
 from trainables.protocols import Weighting
 from trainables.weightings._guard import uniform
 from trainables.weightings._policy import Baseline, Policy, Tally, observe, policy_loss
@@ -52,6 +52,7 @@ class Reinforced(Weighting):
     needs_labels = True
     needs_feedback = True
     needs_features = True
+    selects = True
 
     def __init__(
         self,
@@ -132,6 +133,16 @@ class Reinforced(Weighting):
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
+
+    @torch.no_grad()
+    def selection(
+        self, teacher_logits: Tensor, targets: Tensor, *, features: Tensor | None = None
+    ) -> Tensor | None:
+        """Return the policy's probabilities ``[K, B]``; None before it has decided anything."""
+        if self._policy is None and not self._restored:
+            return None
+        state = observe(upcast(teacher_logits), targets, features)
+        return self._policy_for(state, len(teacher_logits))(state).T
 
     def end_epoch(self) -> dict[str, float]:
         """Return ``selection_rate_k`` by teacher, ``empty_selection_rate``, ``policy_entropy``."""

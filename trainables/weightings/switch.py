@@ -21,6 +21,8 @@ class Switch(Weighting):
     Source: Fukuda et al. 2017, Interspeech, first strategy (our reading).
     """
 
+    adaptive = True
+
     def __init__(self, *, seed: int = 0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed must be a whole number >= 0, but got {seed=}")

@@ -88,6 +88,19 @@ def test_what_changes_nothing_changes_no_key(factory: StudentFactory) -> None:
     assert factory.spec({}, seed=1).key != key
 
 
+def test_given_weights_stay_with_their_teachers(make_config: Any, make_factory: Any) -> None:
+    config = make_config(
+        teachers=[{"name": name, "model": {"name": "linear"}} for name in ("a", "b", "c")]
+    )
+    factory = make_factory(config)
+    point = {"weighting": {"name": "fixed", "weights": [0.5, 0.3, 0.2]}}
+    assert factory.spec(point).weighting["weights"] == [0.5, 0.3, 0.2]
+    two = factory.spec(point | {"teachers": ["a", "c"]})
+    assert two.weighting["weights"] == [0.5, 0.2]
+    del factory.teachers["b"]  # excluded, because it learned nothing
+    assert factory.spec(point).weighting["weights"] == [0.5, 0.2]
+
+
 def test_a_spec_survives_json(factory: StudentFactory) -> None:
     spec = factory.spec({"teachers": ["big"]})
     assert StudentSpec.from_dict(spec.to_dict()).to_dict() == spec.to_dict()
