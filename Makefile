@@ -8,13 +8,13 @@ TORCH ?= torch==2.13.0
 CONFIG ?= quickstart
 ARGS ?=
 
-.PHONY: sweep test check format lint types imports bench faults wheel-test clean
+.PHONY: sweep test check format lint types imports bench faults wheel-test cluster-test compose-test clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/orchestrator sweep $(CONFIG) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not bench and not faults" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not bench and not faults and not cluster" $(ARGS)
 
 check: lint types imports test
 
@@ -54,3 +54,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+
+cluster-test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -s -m cluster --timeout 1200 tests/cluster $(ARGS)
+
+compose-test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -s -m cluster --timeout 1800 tests/compose $(ARGS)

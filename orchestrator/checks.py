@@ -47,6 +47,11 @@ def check_data(config: SweepConfig) -> list[Problem]:
             problems.append(Problem("data.source", str(error)))
         if data.path is None:
             problems.append(Problem("data.path", "is missing", "add `path: train.csv`"))
+    if data.group in (data.text, data.label):
+        what = (
+            f"{data.group!r} is the column of the {'text' if data.group == data.text else 'label'}"
+        )
+        problems.append(Problem("data.group", what, "name the column of what keeps rows together"))
     if data.transfer == "rest" and data.labelled is None:
         problems.append(
             Problem(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from orchestrator.deployment.verbs import app as cluster_app
 from orchestrator.errors import OrchestratorError, ProblemsError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(cluster_app, name="cluster")
 
 Config = Annotated[
     str, typer.Argument(help="A config file, or the name of a preset.", show_default=True)

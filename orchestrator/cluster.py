@@ -28,6 +28,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_AUTH_MODE": "token",
     # Ray's memory monitor kills what it guesses; the kernel, or the limit of a container, knows.
     # A cluster that was started by others may have it on: see survive_memory_monitor.
@@ -45,6 +47,7 @@ from ray.exceptions import (  # noqa: E402
     RayTaskError,
 )
 
+_START_ATTEMPTS = 3
 OBJECT_STORE_BYTES = 200 * 2**20  # outputs travel as files, so the object store stays small
 
 # What a trial needs from the driver's environment; it holds no credentials.
@@ -99,7 +102,8 @@ def connect(
     }
     handler = signal.getsignal(signal.SIGTERM)
     if address is None:
-        ray.init(
+        _start(
+            address="local",  # not a cluster that somebody else has started on this machine
             num_cpus=cpus,
             num_gpus=gpus,
             include_dashboard=False,
@@ -129,6 +133,26 @@ def connect(
             release(session)
 
 
+def _start(**settings: Any) -> None:
+    """Start a local cluster, again if the host was too busy to do it in time.
+
+    Raises:
+        OrchestratorError: It did not start within Ray's half minute, which cannot be changed.
+    """
+    for _ in range(_START_ATTEMPTS):
+        try:
+            ray.init(**settings)
+        except Exception as error:  # Ray raises nothing more special
+            if "timed out during startup" not in str(error):
+                raise
+        else:
+            return
+    raise OrchestratorError(
+        f"Ray could not start its processes within 30 s, tried {_START_ATTEMPTS} times: this "
+        "machine is too busy; wait until it is less so and start the same command again"
+    )
+
+
 @contextmanager
 def survive_memory_monitor() -> Iterator[None]:
     """Let Tune treat a process killed by Ray's memory monitor like any dead process.
@@ -140,11 +164,11 @@ def survive_memory_monitor() -> Iterator[None]:
     """
     original = RayActorManager._actor_task_failed
 
-    def survive(manager: Any, task: Any, error: Exception) -> None:
-        known = isinstance(error, RayActorError | RayTaskError)
-        if isinstance(error, RayError) and not known:
-            error = RayActorError(error_msg=_explain_kill(error))
-        original(manager, task, error)
+    def survive(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        known = isinstance(exception, RayActorError | RayTaskError)
+        if isinstance(exception, RayError) and not known:
+            exception = RayActorError(error_msg=_explain_kill(exception))
+        original(manager, tracked_actor_task, exception)
 
     RayActorManager._actor_task_failed = survive
     try:

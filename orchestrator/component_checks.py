@@ -18,6 +18,8 @@ _SUPPLIED: Mapping[str, frozenset[str]] = {
     "models": frozenset({"n_classes", "vocab_size", "embedding", "freeze_embedding", "pretrained"}),
     "weightings": frozenset({"scores"}),
 }
+# What the trainer fills in where the config does not.
+_FILLED = "prior"
 _CONTRACTS: Mapping[str, type[Any]] = {"loss": Loss, "weighting": Weighting, "hint": Hint}
 
 
@@ -98,6 +100,9 @@ def _value_problems(kind: str, name: str, params: Mapping[str, Any], where: str)
     """Make the component once: it checks its own values."""
     if kind == "models":
         return _model_problems(name, params, where)
+    if _FILLED in {parameter.name for parameter in catalog.parameters(kind, name)}:
+        # The data is not known yet; any frequencies let the other values be checked.
+        params = {_FILLED: [1.0] * len(params.get("groups") or [0]), **params}
     try:
         catalog.build(kind, name, **params)
     except ComponentError as error:

@@ -13,20 +13,21 @@ from typing import Literal
 
 from orchestrator.history import load_record
 from orchestrator.home import Home
+from orchestrator.ledger_lock import ledger_lock
 from orchestrator.records import SweepRecord
 from orchestrator.report.build import build_report
 from orchestrator.report.document import Report
 from orchestrator.report.html import to_html
-from orchestrator.report.tables import to_markdown
+from orchestrator.report.tables import to_description, to_markdown
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep import Options, Sweep
 from orchestrator.tracking import EventBus
 from orchestrator.tracking.console import Console
-from orchestrator.tracking.events import ArtifactLogged, Event, SweepStarted
+from orchestrator.tracking.events import ArtifactLogged, Described, Event, SweepStarted
 from orchestrator.tracking.mlflow import delivery
 from orchestrator.tracking.outbox import Outbox
 from orchestrator.tracking.shipper import Shipper
-from trainables.store import Store, atomic_write
+from trainables.store import Store, atomic_write, disk_errors
 
 DRAIN_SECONDS = 60.0
 
@@ -55,7 +56,8 @@ def run_sweep(
     Raises:
         OrchestratorError: The sweep could not start, failed, or was interrupted.
     """
-    with home.lock(config.name), _terminate_like_interrupt():
+    ledger = home.ledger_url(config.ledger.url_env)
+    with home.lock(config.name), ledger_lock(ledger, config.name), _terminate_like_interrupt():
         console = Console(mode)
         bus = EventBus([console.observe])
         outbox = Outbox(home.outbox(config.name), notify=bus.notice)
@@ -104,11 +106,13 @@ def _publish(report: Report, home: Home, bus: EventBus) -> None:
         "report.json": json.dumps(report.to_json(), indent=1, ensure_ascii=False),
     }
     _write(texts, folder, bus)
+    bus.emit(Described(to_description(report)))
 
 
 def _write(texts: Mapping[str, str], folder: Path, bus: EventBus) -> None:
     for name, text in texts.items():
-        atomic_write(folder / name, text.encode("utf-8"))
+        with disk_errors(name, folder):
+            atomic_write(folder / name, text.encode("utf-8"))
         # By name, relative to the outbox: a home can be moved before MLflow has everything.
         bus.emit(ArtifactLogged(f"report/{name}", path=name))
 

@@ -132,6 +132,7 @@ class Engine:
             seed=seed,
             sampler=config.search.sampler,
             startup=max(4, min(10, config.search.trials // 4)),
+            notify=self._warn,
         )
         if retry_failed:
             self.ledger.forget_failures()

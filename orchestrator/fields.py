@@ -23,6 +23,7 @@ METRICS = {
     "val_loss": "min",
     "parameters": "min",
     "model_bytes": "min",
+    "latency_ms": "min",
     "epoch_seconds": "min",
 }
 """What a search may optimise, and which way is better."""

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.home import Home
-from orchestrator.ledger import open_storage, read_study
 from orchestrator.records import Stage, SweepRecord, TrialRecord
+from orchestrator.rows import open_tables, read_records
 from orchestrator.schema import SweepConfig
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def load_record(home: Home, name: str) -> SweepRecord:
     config = load_sweep_config(home, name)
     trials: list[TrialRecord] = []
     if state["studies"]:
-        storage = open_storage(home.ledger_url(config.ledger.url_env))
+        engine = open_tables(home.ledger_url(config.ledger.url_env))
         for part, study in state["studies"].items():
             stage = Stage(part.partition("-")[0])
             try:
-                trials.extend(read_study(storage, study, stage))
+                trials.extend(read_records(engine, study, stage))
             except KeyError as error:
                 raise OrchestratorError(
                     f"the ledger has no {stage} of sweep {name!r}: it was moved or deleted; start "

@@ -123,7 +123,7 @@ def prepare_materials(
     teachers = []
     for teacher in config.teachers:
         tell(f"tokenising for teacher {teacher.name}")
-        teachers.append(_teacher(config, teacher, data, store, checkpoint))
+        teachers.append(_teacher(config, teacher, data, store, checkpoint, tell))
         if teacher.exported is not None:
             metrics = (store.meta("teacher", teachers[-1].spec.key) or {}).get("metrics", {})
             seen = seen_sentence(teacher.name, metrics, data.rows)
@@ -164,9 +164,10 @@ def _teacher(
     data: PreparedData,
     store: Store,
     checkpoint: Callable[[str], Path],
+    tell: Tell,
 ) -> TeacherMaterials:
     if teacher.exported is not None:
-        return _adopted(teacher, teacher.exported, data, store)
+        return _adopted(teacher, teacher.exported, data, store, tell)
     model = dict(teacher.model)
     digest = ""
     pretrained = bool(catalog.load("models", model["name"]).needs_checkpoint)
@@ -213,6 +214,11 @@ def _teacher(
         anchor_features=bool(route) and needs_features(config),
     )
     number = teacher.folds or 0
+    if data.blocks is not None and number > data.blocks["train"]:
+        raise DataError(
+            f"teacher {teacher.name!r} has {number} folds, but the training rows belong to "
+            f"{data.blocks['train']} groups of {config.data.group!r}; lower its folds"
+        )
     folds = tuple(
         replace(spec, fold=(fold, number), anchors=(), anchor_splits={}, anchor_features=False)
         for fold in range(number)
@@ -221,10 +227,13 @@ def _teacher(
 
 
 def _adopted(
-    teacher: TeacherConfig, exported: str, data: PreparedData, store: Store
+    teacher: TeacherConfig, exported: str, data: PreparedData, store: Store, tell: Tell
 ) -> TeacherMaterials:
     """Return an exported student as a teacher, whose artifact is there already."""
     adopted = Adopted.open(teacher.name, Path(exported))
+    unknown = adopted.unknown(data.classes)
+    if unknown and len(unknown) < len(data.classes):
+        tell(f"teacher {teacher.name} does not know {', '.join(unknown)}, and never says so")
     tokens = _tokens(data, store, adopted.tokenizer(store), adopted.max_length)
     return TeacherMaterials(teacher, adopted.teacher(store, data, tokens.encoded), tokens)
 

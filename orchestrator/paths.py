@@ -91,3 +91,16 @@ def _places(
             holder = holder.get(parent) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             yield holder, key
+
+
+def file_places(
+    mapping: dict[str, Any],
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield where a config names files or folders: the dotted place, its mapping and its key."""
+    remote = _is_remote(mapping)
+    for path in _FILES:
+        for holder, key in _places(mapping, (path,)):
+            if holder[key] not in _WORDS and not (remote and path == ("data", "path")):
+                yield ".".join(path), holder, key
+    for holder, key in _checkpoint_places(mapping):
+        yield key, holder, key

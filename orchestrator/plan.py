@@ -8,8 +8,10 @@ from typing import Any
 
 from orchestrator.home import Home
 from orchestrator.ledger import Proposal
-from orchestrator.materials import Materials
+from orchestrator.materials import Materials, TeacherMaterials
+from orchestrator.points import preferred
 from orchestrator.records import Stage
+from orchestrator.reuse import Reuse, changed_fields, listed_reuse, student_reuse
 from orchestrator.schema import StageResources, SweepConfig
 from orchestrator.specs import (
     StudentFactory,
@@ -31,6 +33,8 @@ class StagePlan:
         cached: Trials whose artifact is in the store.
         seconds: Estimated wall time of the rest, or None if it was not estimated.
         slots: Trials that run side by side.
+        reused: Names of the trials that are there already.
+        new: Names of those that are not, as far as they are known.
     """
 
     stage: str
@@ -38,6 +42,8 @@ class StagePlan:
     cached: int
     seconds: float | None
     slots: int
+    reused: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Plan:
         stages: In the order they run.
         parameters: Search parameters by path, as written in the config.
         floor: Dev metrics of the TF-IDF floor.
+        changed: Fields that differ from the last start of this sweep: before and now.
     """
 
     sweep: str
@@ -59,6 +66,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
     parameters: Mapping[str, Any]
     floor: Mapping[str, float]
+    changed: Mapping[str, tuple[str | None, str | None]]
 
     @property
     def seconds(self) -> float | None:
@@ -94,16 +102,19 @@ def make_plan(
     store = home.store
     teachers = [p for teacher in materials.teachers for p in teacher_proposals(teacher)]
     outputs = [p for t in materials.teachers for p in outputs_proposals(config, t)]
-    # Scores are unknown before the teachers are trained; keys do not depend on their order here.
-    expected = [trained_teacher(config, teacher, 0.0) for teacher in materials.teachers]
+    expected = [
+        trained_teacher(config, teacher, _score(teacher, store)) for teacher in materials.teachers
+    ]
     factory = StudentFactory(config, materials, expected)
     space = Space.parse(config.search.space).with_teachers([t.name for t in expected])
-    controls = len({factory.proposal(p, role).key for role, p in factory.controls().items()})
-    students = controls * config.search.controls + max(
-        config.search.trials, 1 + len(space.grid_points())
-    )
+    listed = _listed_students(config, space, factory)
+    controls = len({p.key for p in listed if p.role.startswith("control")})
+    students = controls + max(config.search.trials, 1 + len(space.grid_points()))
+    reuse = Reuse(new=tuple(dict.fromkeys(p.role for p in listed)))
     if config.arms:
-        students = 0
+        students, reuse = 0, Reuse()
+    elif all(store.exists(p.task, p.key) for p in teachers):
+        reuse = student_reuse(config, space, factory, listed, home)
     confirmed = _confirm_trials(config)
     times = _Times(config, materials, factory, store) if estimate else None
     resources = config.resources
@@ -122,8 +133,8 @@ def make_plan(
             slots(resources.outputs),
             times.outputs if times else None,
         ),
-        _uniform(Stage.STUDENTS, students, slots(resources.student), times),
-        _uniform(Stage.CONFIRM, confirmed, slots(resources.confirm), times),
+        _uniform(Stage.STUDENTS, students, slots(resources.student), times, reuse),
+        _uniform(Stage.CONFIRM, confirmed, slots(resources.confirm), times, Reuse()),
     )
     data = materials.data
     return Plan(
@@ -140,7 +151,26 @@ def make_plan(
         stages=stages,
         parameters=config.search.space,
         floor=dict(materials.floor),
+        changed=changed_fields(config, home),
     )
+
+
+def _score(teacher: TeacherMaterials, store: Store) -> float:
+    """Return what a trained teacher reaches on dev; 0 before it is trained."""
+    meta = store.meta("teacher", teacher.spec.key) or {}
+    return float(meta.get("metrics", {}).get("val_f1_macro", 0.0))
+
+
+def _listed_students(config: SweepConfig, space: Space, factory: StudentFactory) -> list[Proposal]:
+    """Return the students that are known before the search: controls, the default, grids."""
+    first = preferred(config)
+    controls = factory.controls().items() if config.search.controls else ()
+    points = [(space.default_point(first), "default")]
+    points += [(point, "grid") for point in space.grid_points(first)]
+    return [
+        *(factory.proposal(point, role) for role, point in controls),
+        *(factory.proposal(point, role) for point, role in points),
+    ]
 
 
 class _Times:
@@ -185,16 +215,17 @@ def _stage(
     slots: int,
     seconds: Callable[[Proposal], float] | None,
 ) -> StagePlan:
-    missing = [p for p in proposals if not store.exists(p.task, p.key)]
-    cached = len(proposals) - len(missing)
+    reuse = listed_reuse(proposals, store)
+    names = {"reused": reuse.reused, "new": reuse.new}
     if seconds is None:
-        return StagePlan(stage, len(proposals), cached, None, slots)
-    single = [seconds(proposal) for proposal in missing]
+        return StagePlan(stage, len(proposals), reuse.count, None, slots, **names)
+    single = [seconds(p) for p in proposals if not store.exists(p.task, p.key)]
     # Side by side, but never faster than the longest of them.
     wall = max([sum(single) / slots, *single], default=0.0)
-    return StagePlan(stage, len(proposals), cached, wall, slots)
+    return StagePlan(stage, len(proposals), reuse.count, wall, slots, **names)
 
 
-def _uniform(stage: Stage, trials: int, slots: int, times: _Times | None) -> StagePlan:
-    seconds = None if times is None else times.student * -(-trials // slots)
-    return StagePlan(stage, trials, 0, seconds, slots)
+def _uniform(stage: Stage, trials: int, slots: int, times: _Times | None, past: Reuse) -> StagePlan:
+    cached = min(past.count, trials)
+    seconds = None if times is None else times.student * -(-(trials - cached) // slots)
+    return StagePlan(stage, trials, cached, seconds, slots, past.reused, past.new)

@@ -12,6 +12,7 @@ from orchestrator.materials import prepare_data, prepare_materials
 from orchestrator.plan import Plan, make_plan
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep import Options, as_preflight
+from orchestrator.warm_start import check_warm_start
 from trainables.errors import TrainableError
 
 
@@ -37,6 +38,7 @@ def plan_sweep(
         config = fetch_registered(config, place, tell)
         data = prepare_data(config, place.store, tell)
         preflight.check_methods(config, data)
+        check_warm_start(config, place, data.digest)
         materials = prepare_materials(config, data, place.store, tell)
     except TrainableError as error:
         raise as_preflight(error) from error

@@ -48,9 +48,10 @@ class TrialRecord:
         stage: The stage it belongs to.
         key: Content key of what it makes: the identity of the trial.
         state: What became of it.
-        role: Why it ran: ``search``, ``default``, ``screened``, ``control:plain``, ``control:best_teacher``,
-            ``control:average``; in the confirm stage ``candidate`` or the control's role; in the
-            teachers and outputs stages the teacher's name.
+        role: Why it ran: ``search``, ``default``, ``screened``, ``warm``, ``grid``,
+            ``control:plain``, ``control:best_teacher``, ``control:average``; in the confirm stage
+            ``candidate`` or the control's role; in the teachers and outputs stages the teacher's
+            name.
         params: Flat dotted names and the values chosen, e.g. ``loss`` and ``loss.temperature``.
         metrics: Names of DESIGN's MLflow schema; the epoch that was kept (best on dev).
         history: The reports of each epoch, in order.

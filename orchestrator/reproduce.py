@@ -6,8 +6,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.config import load_config
 from orchestrator.driver import run_sweep
@@ -18,64 +16,13 @@ from orchestrator.home import Home
 from orchestrator.records import SweepRecord
 from orchestrator.report.arms import ArmReport, ArmRow
 from orchestrator.report.leaderboard import teacher_rows
-from orchestrator.report.naming import count, describe_metric, percent, points, size
+from orchestrator.report.naming import percent
 from orchestrator.report.parts import Comparison, TeacherRow, Verdict
-from orchestrator.report.phrases import score_spread
+from orchestrator.report.reproduced import Line, Reproduction, to_markdown
 from orchestrator.schema import PublishedConfig, SweepConfig
 from search_spaces.errors import ConfigFileError
 from search_spaces.loader import load_yaml, preset_names
 from trainables.store import Store
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: an arm, a control or a teacher.
-
-    Attributes:
-        name: Its name in the preset.
-        kind: ``teacher``, ``student`` or ``ensemble``.
-        ours: Mean of the compared metric, or None if it is not there.
-        published: The paper's number as a share, or None.
-        arm: Everything about an arm.
-        teacher: Everything about a teacher.
-    """
-
-    name: str
-    kind: str
-    ours: float | None
-    published: float | None
-    arm: ArmRow | None = None
-    teacher: TeacherRow | None = None
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """Our results and the published ones.
-
-    Attributes:
-        preset: Its name.
-        sweep: The sweep that holds the runs.
-        fast: Whether the short form was run.
-        metric: What is compared.
-        source: The paper.
-        notes: What differs between the two settings.
-        lines: The table.
-        differences: Where our ranking is not the paper's, a sentence each.
-    """
-
-    preset: str
-    sweep: str
-    fast: bool
-    metric: str
-    source: str
-    notes: tuple[str, ...]
-    lines: tuple[Line, ...]
-    differences: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one JSON document."""
-        document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return document
 
 
 def reproduce(
@@ -148,6 +95,8 @@ def compare(
     shares = {name: value and value / 100 for name, value in published.rows.items()}
     lines = [_teacher_line(row, arms.metric, shares) for row in teacher_rows(record)]
     lines += [_arm_line(row, arms.metric, shares) for row in arms.rows()]
+    reference = _reference(lines)
+    lines = [_measured(line, reference, _best_plain(lines)) for line in lines]
     there = {line.name for line in lines}
     lines += [
         Line(name, "student", None, share) for name, share in shares.items() if name not in there
@@ -161,82 +110,36 @@ def compare(
         notes=published.notes,
         lines=tuple(lines),
         differences=tuple(_differences(lines, published.order, arms)),
+        reference=reference.name if reference is not None else None,
     )
 
 
-def to_markdown(found: Reproduction) -> str:
-    """Return the comparison as GitHub-flavoured Markdown."""
-    form = "fast form" if found.fast else "full form"
-    blocks = [
-        f"# {found.preset} ({form})",
-        f"Published: {found.source}. Compared by {describe_metric(found.metric)}, in per cent.",
+def _reference(lines: Sequence[Line]) -> Line | None:
+    """Return the teacher whose epochs are the measure: the best that knows the classes."""
+    trained = [
+        line for line in lines if line.teacher is not None and line.means.get("epoch_seconds")
     ]
-    header, rows = table(found)
-    lines = [" | ".join(header), " | ".join("---" for _ in header), *map(" | ".join, rows)]
-    blocks.append("\n".join(f"| {line} |" for line in lines))
-    blocks.append("## Where our ranking differs")
-    blocks.append("\n".join(f"- {sentence}" for sentence in found.differences))
-    if found.notes:
-        blocks.append("## What differs between the settings")
-        blocks.append("\n".join(f"- {note}" for note in found.notes))
-    return "\n\n".join(blocks) + "\n"
+    fine = [line for line in trained if line.teacher is not None and not line.teacher.coarse]
+    return next(iter(fine or trained), None)
 
 
-def table(found: Reproduction) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the table, as text; columns without a value are left out.
-
-    The gains over the plain student stand beside the scores: they can be compared between two
-    settings even where the scores cannot. ``over plain`` and ``over average`` are 95 % intervals
-    of the difference in points, followed by the verdict if they decide.
-    """
-    plain = next((line for line in found.lines if line.name == "plain"), None)
-    columns = ["", "ours", "paper", "gain", "paper gain", "over plain", "over average"]
-    columns += ["F1 macro", "parameters", "size", "s/epoch", "kept", "selected"]
-    rows = [_cells(line, plain, found.metric) for line in found.lines]
-    used = [i for i in range(len(columns)) if i < 2 or any(row[i] != "-" for row in rows)]
-    return [columns[i] for i in used], [[row[i] for i in used] for row in rows]
+def _best_plain(lines: Sequence[Line]) -> float | None:
+    """Return the best point of the plain student's mean curve."""
+    plain = next((line.arm for line in lines if line.name == "plain" and line.arm), None)
+    return max(plain.curve, default=None) if plain is not None else None
 
 
-def _cells(line: Line, plain: Line | None, metric: str) -> list[str]:
-    arm = line.arm
-    metrics = {} if arm is None else arm.metrics
-    flat = {name: value.mean for name, value in metrics.items()}
-    if line.teacher is not None:
-        flat = dict(line.teacher.metrics)
-    split = metric.partition("_")[0]
-    ours = score_spread(metrics[metric]) if metric in metrics else percent(line.ours)
-    selected = (arm.selection or {}) if arm else {}
-    return [
-        f"{line.name} ({line.kind})" if line.kind != "student" else line.name,
-        ours,
-        percent(line.published, 2),
-        _gain(line.ours, plain.ours if plain else None, line),
-        _gain(line.published, plain.published if plain else None, line),
-        _tested(arm.against_plain if arm else None),
-        _tested(arm.against_average if arm else None),
-        percent(flat.get(f"{split}_f1_macro")),
-        count(flat.get("parameters")),
-        size(flat.get("model_bytes")),
-        f"{flat['epoch_seconds']:.1f}" if "epoch_seconds" in flat else "-",
-        percent(arm.retention if arm else None),
-        " ".join(f"{name}:{rate:.2f}" for name, rate in selected.items()) or "-",
-    ]
-
-
-def _gain(value: float | None, plain: float | None, line: Line) -> str:
-    if value is None or plain is None or line.kind == "teacher" or line.name == "plain":
-        return "-"
-    return points(value - plain, 2)
-
-
-def _tested(comparison: Comparison | None) -> str:
-    if comparison is None or comparison.interval is None:
-        return "-"
-    interval = comparison.interval
-    # An interval without a word decides nothing.
-    decided = comparison.verdict is not Verdict.INCONCLUSIVE
-    word = f" {comparison.verdict}" if decided else ""
-    return f"{points(interval.low)} to {points(interval.high)}{word}"
+def _measured(line: Line, reference: Line | None, best_plain: float | None) -> Line:
+    """Add what takes a second line to say: relative cost and speed of learning."""
+    seconds = line.means.get("epoch_seconds")
+    ratio = None
+    if seconds and reference is not None:
+        ratio = seconds / reference.means["epoch_seconds"]
+    curve = line.arm.curve if line.arm is not None else ()
+    reached = None
+    if best_plain is not None:
+        reached = next((n for n, score in enumerate(curve, 1) if score >= best_plain), None)
+    return dataclasses.replace(line, epoch_ratio=ratio, epochs_to_plain=reached)
 
 
 def _teacher_line(row: TeacherRow, metric: str, shares: Mapping[str, float | None]) -> Line:

@@ -61,6 +61,8 @@ class DataConfig(Section):
         sha256: Expected hash of a ``pypi:`` archive the project does not know.
         revision: Commit or tag of a hub data set.
         superclass: Column, or mapping from class to superclass, for teachers of coarser classes.
+        group: Column whose rows stay in one split, such as the author or the hotel: dev, test and
+            the folds of teachers are then made of whole groups.
     """
 
     source: Text = "csv"
@@ -77,6 +79,7 @@ class DataConfig(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     revision: Text | None = None
     superclass: Superclass = None
+    group: Text | None = None
 
 
 class TokenizerConfig(Section):
@@ -240,6 +243,8 @@ class SearchConfig(Section):
         sampler: ``tpe`` or ``random``.
         screen: Score teachers, weightings and temperatures on dev from the teachers' cached
             outputs first, and begin with the best.
+        warm_start: Name of an earlier sweep of the same data in the same home, whose best
+            students are tried first.
         controls: Also train the student without a teacher, with the best one, and with the
             plain average.
     """
@@ -252,6 +257,7 @@ class SearchConfig(Section):
     seed: Seed | None = None
     sampler: Literal["tpe", "random"] = "tpe"
     screen: bool = True
+    warm_start: Text | None = None
     controls: bool = True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,9 +16,9 @@ from orchestrator.report.naming import describe_metric, duration
 
 if TYPE_CHECKING:
     from orchestrator.doctor import Check
-    from orchestrator.plan import Plan
+    from orchestrator.plan import Plan, StagePlan
     from orchestrator.report.document import Report
-    from orchestrator.reproduce import Reproduction
+    from orchestrator.report.reproduced import Reproduction
     from orchestrator.status import Status
 
 
@@ -66,10 +66,28 @@ def show_plan(plan: Plan) -> None:
         about = "-" if stage.seconds is None else duration(stage.seconds)
         table.add_row(stage.stage, str(stage.trials), str(stage.cached), str(stage.slots), about)
     console.print(table)
+    for line in _reuse_lines(plan):
+        console.print(Text(line, style="dim"))
     if plan.seconds is not None:
         console.print(
             f"about {duration(plan.seconds)} on this machine, if no trial is stopped early"
         )
+
+
+def _reuse_lines(plan: Plan) -> Iterator[str]:
+    """Say what was changed since the last start, and which trials that leaves as they are."""
+    for name, (before, now) in plan.changed.items():
+        yield f"changed since the last start: {name} {before or 'unset'} -> {now or 'unset'}"
+    if not any(stage.cached for stage in plan.stages):
+        return
+    for stage in plan.stages:
+        parts = [f"{word} {', '.join(names)}" for word, names in _named(stage) if names]
+        if parts:
+            yield f"{stage.stage}: {'; '.join(parts)}"
+
+
+def _named(stage: StagePlan) -> tuple[tuple[str, Sequence[str]], ...]:
+    return (("reused", stage.reused), ("new", stage.new))
 
 
 def _rows_table(plan: Plan) -> Table:
@@ -114,33 +132,29 @@ def show_status(status: Status) -> None:
         )
 
 
-_SCORES = ("ours", "paper", "gain", "paper gain", "over plain", "over average")
-
-
-def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> Table:
-    grid = Table(box=None, pad_edge=False)
-    for i in columns:
-        grid.add_column(header[i], justify="right" if i else "left", no_wrap=not i)
-    for row in rows:
-        grid.add_row(*(Text(row[i]) for i in columns))
-    return grid
+# Of a text that goes into a file; rich would break rows to fit 80 characters.
+_FILE_WIDTH = 110
 
 
 def show_reproduction(found: Reproduction) -> None:
     """Print our results beside the published ones, and where the rankings differ."""
-    from orchestrator.reproduce import table
+    from orchestrator.report.reproduced import tables
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     console.print(f"[bold]{found.preset}[/bold] ({'fast' if found.fast else 'full'} form)")
     console.print(Text(f"published: {found.source}"))
-    console.print(f"compared by {describe_metric(found.metric)}, in per cent")
-    header, rows = table(found)
-    # Scores first, then what they cost: side by side, no terminal would hold them.
-    scores = [i for i, name in enumerate(header) if name in (*_SCORES, "")]
-    costs = [i for i, name in enumerate(header) if name not in _SCORES]
-    for columns in (scores, costs):
-        console.print(_columns(header, rows, columns))
+    for grid in tables(found):
         console.print()
+        console.print(Text(grid.title, style="bold"))
+        table = Table(box=None, pad_edge=False)
+        for number, name in enumerate(grid.header):
+            table.add_column(name, justify="right" if number else "left", no_wrap=not number)
+        for row in grid.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    console.print()
     console.print("[bold]where our ranking differs[/bold]")
     for sentence in found.differences:
         console.print(Text(sentence))

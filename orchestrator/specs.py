@@ -90,9 +90,12 @@ class StudentFactory:
         values = apply_point(self._base, point)
         names = point.get("teachers", self.usual_teachers)
         groups = self._groups(names)
-        if groups is not None and _takes_groups(values["loss"]["name"]):
+        if groups is not None and _takes(values["loss"]["name"], "groups"):
             values["loss"] = {"groups": list(groups), **values["loss"]}
         values["weighting"] = self._given_weights(values["weighting"], names)
+        if values["loss"].get("within") == "prior" and _takes(values["loss"]["name"], "prior"):
+            counts = self.materials.data.class_counts["train"]
+            values["loss"] = {"prior": [float(count) for count in counts], **values["loss"]}
         optimizer = OptimizerSpec(**{field: values[name] for name, field in _OPTIMIZER.items()})
         rows = self.materials.data.rows
         transfer = rows.get("transfer", 0)
@@ -181,9 +184,9 @@ class StudentFactory:
         return TeacherRef(name, teacher.materials.spec.key, teacher.score, outputs)
 
 
-def _takes_groups(loss: str) -> bool:
-    """Tell whether a loss translates between classes and superclasses."""
-    return "groups" in {parameter.name for parameter in catalog.parameters("losses", loss)}
+def _takes(loss: str, name: str) -> bool:
+    """Tell whether a loss wants to know ``groups`` (superclass of each class) or ``prior``."""
+    return name in {parameter.name for parameter in catalog.parameters("losses", loss)}
 
 
 def confirm_proposals(student: Proposal, seeds: Sequence[int], test: str | None) -> list[Proposal]:

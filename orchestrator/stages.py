@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.ledger import Outcome, Proposal, StageLedger
+from orchestrator.outage import LedgerAway
 from orchestrator.records import Stage, TrialState
 from orchestrator.tracking import EventBus
 from orchestrator.tracking.events import Notice, TrialFinished, TrialReported, TrialStarted
@@ -129,6 +130,7 @@ class StageRun:
         )
         self._check_budget()
         self._prefetched: Proposal | None = None
+        self._waiting = False
 
     def results(self) -> int:
         """Count the trials that are done, controls included."""
@@ -136,9 +138,13 @@ class StageRun:
 
     def has_work(self) -> bool:
         """Tell whether a trial must be run, answering from the store what it can answer."""
-        if self._prefetched is None:
+        while self._prefetched is None:
             self._prefetched = self._next()
-        return self._prefetched is not None
+            if self._prefetched is None and not self._waiting:
+                return False
+            if self._waiting:
+                self._ledger.rest()
+        return True
 
     def grow(self) -> bool:
         """Queue again what its share of a GPU could not hold; False if there is no such trial.
@@ -153,6 +159,10 @@ class StageRun:
         """Return the next trial to run, entered into the ledger."""
         proposal, self._prefetched = self._prefetched, None
         return proposal or self._next()
+
+    def waiting(self) -> bool:
+        """Tell whether there may be more to propose later: the ledger cannot be reached now."""
+        return self._waiting
 
     def started(self, number: int) -> None:
         """Announce a trial; Tune calls this again when it retries one."""
@@ -267,8 +277,15 @@ class StageRun:
         self.over_budget = self._budget.exceeded(failed, self._ledger.results())
 
     def _next(self) -> Proposal | None:
+        self._waiting = False
         while not self.over_budget and self.fatal is None:
-            proposal = self._draw()
+            try:
+                proposal = self._draw()
+            except LedgerAway:
+                # Trials that run go on meanwhile; what they report is written down later.
+                self.fatal = self._ledger.lost
+                self._waiting = self.fatal is None
+                return None
             if proposal is None:
                 return None
             meta = self._store.meta(proposal.task, proposal.key)
@@ -281,7 +298,9 @@ class StageRun:
     def _draw(self) -> Proposal | None:
         space = None if self._search is None else self._search.space
         if self._queue:
-            return self._ledger.enter(self._queue.popleft(), space)
+            entered = self._ledger.enter(self._queue[0], space)
+            self._queue.popleft()
+            return entered
         if self._search is None:
             return None
         unfinished = [*(live.proposal for live in self._live.values()), *self._cramped]

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.home import Home
 from orchestrator.materials import Materials
 from orchestrator.schema import SweepConfig
+from trainables.store import disk_errors
 
 
 class SweepState:
@@ -44,17 +45,22 @@ class SweepState:
         self.write()
 
     def write(self) -> None:
-        """Replace the file."""
+        """Replace the file.
+
+        Raises:
+            StoreError: The disk is full, read-only or not writable.
+        """
         metric, direction = next(iter(self.config.search.objectives.items()))
-        self.home.write_state(
-            self.config.name,
-            {
-                "config": self.config.to_dict(),
-                "studies": self.studies,
-                "data": self.data,
-                "objective": [metric, direction],
-            },
-        )
+        with disk_errors("sweep.json", self.home.path):
+            self.home.write_state(
+                self.config.name,
+                {
+                    "config": self.config.to_dict(),
+                    "studies": self.studies,
+                    "data": self.data,
+                    "objective": [metric, direction],
+                },
+            )
 
     def _earlier_studies(self) -> dict[str, str]:
         """Return the studies of an earlier start, so that an early end does not hide them."""

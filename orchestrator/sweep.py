@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from orchestrator.materials import (
 )
 from orchestrator.points import preferred
 from orchestrator.records import Stage, TrialRecord, TrialState
+from orchestrator.reuse import search_identity
 from orchestrator.schema import SweepConfig
 from orchestrator.screening import MOST_SCREENED, choose, screen
 from orchestrator.specs import (
@@ -55,8 +57,9 @@ from orchestrator.tracking.events import (
     SweepFinished,
     SweepStarted,
 )
+from orchestrator.warm_start import check_warm_start, warm_points
 from search_spaces.space import Space
-from trainables.errors import DataError, StoreError
+from trainables.errors import ArtifactMissing, DataError, StoreError
 from trainables.floor import tfidf_floor_test
 
 __all__ = ["Options", "Sweep", "as_preflight"]
@@ -76,6 +79,7 @@ class Sweep:
         self.config = config
         self.home = home
         self.store = home.store
+        self.store.notify = self._warn
         self.bus = bus
         self.options = options
         self.state = SweepState(config, home)
@@ -111,6 +115,7 @@ class Sweep:
             self._use(fetch_registered(self.config, self.home, self._tell))
             data = prepare_data(self.config, self.store, self._tell)
             preflight.check_methods(self.config, data)
+            check_warm_start(self.config, self.home, data.digest)
             materials = prepare_materials(self.config, data, self.store, self._tell)
         except (DataError, StoreError) as error:
             raise as_preflight(error) from error
@@ -131,6 +136,7 @@ class Sweep:
     def _teachers(self, materials: Materials) -> list[TrainedTeacher]:
         """Train the teachers, exclude the useless, cache what the others say."""
         planned = [p for teacher in materials.teachers for p in teacher_proposals(teacher)]
+        self._set_damaged_aside(planned)
         records = self.engine.run(
             Stage.TEACHERS, planned, self.config.resources.teacher, retry_failed=True
         )
@@ -141,6 +147,7 @@ class Sweep:
             if teacher.config.name in passed
             for proposal in outputs_proposals(self.config, teacher)
         ]
+        self._set_damaged_aside(outputs)
         done = self.engine.run(
             Stage.OUTPUTS,
             outputs,
@@ -154,6 +161,12 @@ class Sweep:
             for teacher in materials.teachers
             if teacher.config.name in passed
         ]
+
+    def _set_damaged_aside(self, planned: Sequence[Proposal]) -> None:
+        """Verify what later trials will read: what is damaged is made again now, not then."""
+        for proposal in planned:
+            with suppress(ArtifactMissing):
+                self.store.read(proposal.task, proposal.key)
 
     def _spent(self, teacher: TeacherMaterials) -> float:
         """Return the seconds that training a teacher and caching its outputs have taken."""
@@ -176,13 +189,11 @@ class Sweep:
         if config.search.controls:
             planned += [factory.proposal(p, role) for role, p in factory.controls().items()]
         planned.append(factory.proposal(space.default_point(first), "default"))
+        warm = warm_points(config, self.home, space)
+        planned += [factory.proposal(point, "warm") for point in warm]
         planned += self._screened(factory, space)
         planned += [factory.proposal(point, "grid") for point in space.grid_points(first)]
-        identity = {
-            "space": space.to_json(),
-            "objectives": list(config.search.objectives.items()),
-            "base": factory.spec({}).canonical(),
-        }
+        identity = search_identity(config, space, factory)
         self.engine.run(
             Stage.STUDENTS,
             _distinct(planned),

@@ -1,8 +1,9 @@
 """Ray Tune at arm's length: run the trials a driver proposes and tell it what they report.
 
-The only module that builds a ``ray.tune.Tuner``. Every stage gets a fresh one; nothing is ever
-restored from Tune's own files, because they lag behind the ledger and cannot be trusted after a
-crash. The driver proposes a trial, hears its epochs and its end, and decides nothing here.
+The only module that builds a ``ray.tune.Tuner``. Every stage gets a fresh one, which forgets its
+trials as they end; nothing is ever restored from Tune's own files, because they lag behind the
+ledger and cannot be trusted after a crash. The driver proposes a trial, hears its epochs and its
+end, and decides nothing here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.ledger import Proposal
 from orchestrator.leftovers import scratch_folder
+from orchestrator.slim import forget_finished
 from trainables.tune import Trial
 
 MAX_INFRASTRUCTURE_FAILURES = 3
@@ -35,7 +37,10 @@ class Driver(Protocol):
     """Proposes the trials of a stage and hears about them. No method may raise for a trial."""
 
     def propose(self) -> Proposal | None:
-        """Return the next trial to run, or None when there is none left."""
+        """Return the next trial to run, or None when there is none left, or none yet."""
+
+    def waiting(self) -> bool:
+        """Tell whether that None meant that there is none yet."""
 
     def started(self, number: int) -> None:
         """Hear that a trial's process has begun to work."""
@@ -167,10 +172,11 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the config of the next trial, or that there is none."""
+        """Return the config of the next trial, None for "ask again", or that there is none."""
         proposal = None if self._stop else self._driver.propose()
         if proposal is None:
-            return Searcher.FINISHED
+            # Tune asks again at each step, and once a second when nothing runs.
+            return None if self._driver.waiting() and not self._stop else Searcher.FINISHED
         self._numbers[trial_id] = proposal.number
         return {
             "task": proposal.task,
@@ -252,6 +258,11 @@ class _RunAll(FIFOScheduler):  # type: ignore[misc]
         decision: str = TrialScheduler.STOP if self._stop else TrialScheduler.CONTINUE
         return decision
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Choose as Tune does, which looks at all trials there are: keep them few."""
+        forget_finished(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
@@ -289,6 +300,11 @@ class _StopWeak(ASHAScheduler):  # type: ignore[misc]
         """Keep a control's last score out of the rungs, which hold scores of earlier epochs."""
         if not trial.config["exempt"]:
             super().on_trial_complete(tune_controller, trial, result)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Choose as Tune does; the rungs know the scores of the trials it forgets."""
+        forget_finished(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -82,7 +82,7 @@ def ask_folds(
     """
     logits, drift = torch.empty(0), 0.0
     for fold, model in enumerate(models):
-        rows = inside(encoded.ids, fold, folds)
+        rows = inside(encoded.ids, fold, folds, encoded.blocks)
         if not len(rows):
             continue
         answers = ask(model, encoded.subset(rows), False, device=device, precision=precision)

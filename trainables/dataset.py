@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.data._division import UNLABELLED, Division, SplitTable, divide
+from trainables.data._division import Division, divide
+from trainables.data._part import UNLABELLED, SplitTable
 from trainables.data._sources import open_sources
 from trainables.data._spec import DataSpec
 from trainables.data._table import DataSource
@@ -61,6 +62,7 @@ class PreparedData:
         groups: Superclass id of each class id, or None.
         group_names: Superclass names by id, or None.
         digest: Identifies the source files whatever the spec says about splits.
+        blocks: Groups of ``data.group`` in each labelled split, or None without such a column.
     """
 
     key: str
@@ -74,6 +76,7 @@ class PreparedData:
     groups: tuple[int, ...] | None
     group_names: tuple[str, ...] | None
     digest: str
+    blocks: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; ``from_dict`` takes them back."""
@@ -82,7 +85,11 @@ class PreparedData:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreparedData:
         """Return what ``to_dict`` was called on."""
-        known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls)}
+        known: dict[str, Any] = {
+            # Data prepared before a field existed has its default.
+            field.name: values[field.name] if field.default is MISSING else values.get(field.name)
+            for field in fields(cls)
+        }
         for name in ("classes", "notes", "groups", "group_names"):
             if known[name] is not None:
                 known[name] = tuple(known[name])
@@ -161,6 +168,8 @@ def _recipe(spec: DataSpec, digests: Mapping[str, str]) -> dict[str, Any]:
     fields_that_matter = spec.to_dict()
     for name in ("source", "path", "max_length", "sha256", "revision"):
         del fields_that_matter[name]
+    if spec.group is None:
+        del fields_that_matter["group"]  # so that a field added later renames no old data
     for name in digests.keys() & {"dev", "test", "transfer"}:
         fields_that_matter[name] = "part"
     fields_that_matter["dev"] = fields_that_matter["dev"] or spec.dev_part
@@ -201,6 +210,7 @@ def _write_data(store: Store, key: str, division: Division, digest: str) -> None
             "majority": max(counts["dev"]) / sum(counts["dev"]),
             "notes": list(division.notes),
             "digest": digest,
+            **({} if division.blocks is None else {"blocks": division.blocks}),
         }
 
 
@@ -231,6 +241,8 @@ def _write_table(path: Path, table: SplitTable) -> None:
         "text": pa.array(table.texts, pa.large_string()),
         "label": pa.array(table.labels, pa.int64()),
     }
+    if table.blocks is not None:
+        columns["block"] = pa.array(table.blocks, pa.int64())
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
@@ -240,6 +252,7 @@ def _read_table(path: Path) -> SplitTable:
         ids=np.array(table["id"].to_numpy()),
         texts=table["text"].to_pylist(),
         labels=np.array(table["label"].to_numpy()),
+        blocks=np.array(table["block"].to_numpy()) if "block" in table.column_names else None,
     )
 
 

@@ -41,6 +41,7 @@ class Encoded:
         ids: Example ids, int64 ``[N]``; what cached teacher outputs are matched by.
         labels: Class ids, -100 where there is no label, int64 ``[N]``.
         pad_id: What the tokenizer pads with.
+        blocks: The number of each example's group, int64 ``[N]``, where groups stay together.
     """
 
     tokens: Tensor
@@ -49,12 +50,14 @@ class Encoded:
     ids: Tensor
     labels: Tensor
     pad_id: int = 0
+    blocks: Tensor | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Encoded:
         """Map the tensors of an ``encoded`` artifact; pages are read when they are touched."""
         with safe_open(folder / FILE, framework="pt") as stored:
             offsets = stored.get_tensor("offsets")
+            grouped = "blocks" in stored.keys()  # noqa: SIM118 (not a dict)
             return cls(
                 tokens=stored.get_tensor("tokens"),
                 starts=offsets[:-1],
@@ -62,6 +65,7 @@ class Encoded:
                 ids=stored.get_tensor("ids"),
                 labels=stored.get_tensor("labels"),
                 pad_id=int(stored.metadata()["pad_id"]),
+                blocks=stored.get_tensor("blocks") if grouped else None,
             )
 
     def __len__(self) -> int:
@@ -82,6 +86,7 @@ class Encoded:
             ids=self.ids[chosen],
             labels=self.labels[chosen],
             pad_id=self.pad_id,
+            blocks=None if self.blocks is None else self.blocks[chosen],
         )
 
 
@@ -152,15 +157,18 @@ def encode(
 
     Returns:
         ``tokens`` int32 ``[T]``, ``offsets`` int64 ``[N + 1]``, ``ids`` and ``labels`` int64
-        ``[N]``.
+        ``[N]``, and ``blocks`` int64 ``[N]`` where groups stay together.
     """
     tokens, offsets = flatten(table.texts, tokenizer, max_length, prefix=prefix, specials=specials)
-    return {
+    tensors = {
         "tokens": torch.from_numpy(tokens),
         "offsets": torch.from_numpy(offsets),
         "ids": torch.from_numpy(table.ids),
         "labels": torch.from_numpy(table.labels),
     }
+    if table.blocks is not None:
+        tensors["blocks"] = torch.from_numpy(table.blocks)
+    return tensors
 
 
 def ensure_encoded(

@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +86,7 @@ def disk_errors(what: str, root: Path) -> Iterator[None]:
 
     Args:
         what: What is being written, for the message.
-        root: Root folder of the store.
+        root: Where it goes: the root folder of the store, or the home.
 
     Raises:
         StoreError: The disk is full, read-only or not writable.
@@ -98,7 +98,7 @@ def disk_errors(what: str, root: Path) -> Iterator[None]:
         if code not in _DISK_ERRORS:
             raise
         raise StoreError(
-            f"cannot write {what} to the store {root}: {os.strerror(code)}; "
+            f"cannot write {what} in {root}: {os.strerror(code)}; "
             "free space or point --home elsewhere, then start the same command again"
         ) from error
 
@@ -142,10 +142,16 @@ class Draft:
 
 
 class Store:
-    """A content store below ``root``, on a local disk or a file system all nodes share."""
+    """A content store below ``root``, on a local disk or a file system all nodes share.
 
-    def __init__(self, root: Path | str) -> None:
+    Args:
+        root: Its folder.
+        notify: Told in a sentence of every damaged artifact that is set aside.
+    """
+
+    def __init__(self, root: Path | str, *, notify: Callable[[str], None] | None = None) -> None:
         self.root = Path(root).absolute()
+        self.notify = notify
         self._verified: dict[tuple[str, str], tuple[int, Artifact]] = {}
 
     def path(self, kind: str, key: str) -> Path:
@@ -261,10 +267,13 @@ class Store:
             problem = f"its manifest is unreadable ({error})"
         if problem is not None:
             self._set_aside(folder)
-            raise ArtifactCorrupt(
+            text = (
                 f"{kind} {key[:12]} in {self.root} is damaged: {problem}; "
                 f"it was moved to {ASIDE}/ and will be made again"
             )
+            if self.notify is not None:
+                self.notify(text)
+            raise ArtifactCorrupt(text)
         return Artifact(kind, key, folder, manifest["meta"])
 
     def _set_aside(self, folder: Path) -> None:

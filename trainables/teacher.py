@@ -141,7 +141,7 @@ def _training_rows(spec: TeacherSpec, store: Store) -> Encoded:
     if spec.rows is not None:
         rows = rows.subset(range(min(spec.rows, len(rows))))
     if spec.fold is not None:
-        rows = rows.subset(outside(rows.ids, *spec.fold))
+        rows = rows.subset(outside(rows.ids, *spec.fold, rows.blocks))
     if not len(rows):
         raise TrialFailed(
             f"teacher {spec.name!r} has no training rows outside its fold; lower its folds"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainables.checkpoint import Checkpoint
 from trainables.loop import Fit
 from trainables.models._io import save_model
+from trainables.models._latency import latency_ms
 from trainables.models._size import model_bytes, parameter_counts
 from trainables.store import Store
 
@@ -98,6 +99,7 @@ def summarise(fit: Fit, model: nn.Module, seconds: float) -> dict[str, float]:
         "parameters": float(parameters),
         "parameters_trainable": float(trainable),
         "model_bytes": float(model_bytes(model)),
+        "latency_ms": latency_ms(model),
         "train_seconds": sum(entry["train_seconds"] for entry in fit.history),
         "epoch_seconds": sum(entry["epoch_seconds"] for entry in fit.history) / len(fit.history),
         "wall_seconds": seconds,

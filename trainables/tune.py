@@ -84,16 +84,17 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 def _failure(error: Exception, epoch: int) -> dict[str, Any]:
     """Describe an error: its reason for grouping, one line for people, the traceback."""
     reason = type(error).__name__
+    text = f"{reason}: {error}"
     if isinstance(error, torch.OutOfMemoryError):
         reason = "oom"
     elif isinstance(error, StoreError | ArtifactMissing):
         # No trial can go on without what is missing or damaged; the next start makes it again.
-        reason = "store"
+        reason, text = "store", str(error)  # ends the sweep, whose last words it is
     return {
         "epoch": epoch,
         "status": "failed",
         "reason": reason,
         "expected": isinstance(error, TrialFailed),
-        "error": f"{type(error).__name__}: {error}",
+        "error": text,
         "traceback": traceback.format_exc(),
     }

@@ -30,6 +30,10 @@ from trainables.store import Artifact, Store, content_key, file_digest
 from trainables.teacher import TeacherSpec
 from trainables.tokenization import NUMBERING_FILE, TextTokenizer
 
+# A class a teacher does not know gets the mean of its logits less this: about e^-10 of a certain
+# answer, and still a number that every loss can take.
+UNKNOWN_BELOW = 10.0
+
 _NEEDED = (ARCHITECTURE, WEIGHTS, TOKENIZER, NUMBERING_FILE, CONFIG)
 
 
@@ -89,9 +93,7 @@ class Adopted:
             }
         return store.read("tokenizer", key)
 
-    def teacher(
-        self, store: Store, data: PreparedData, encoded: Mapping[str, str]
-    ) -> TeacherSpec:
+    def teacher(self, store: Store, data: PreparedData, encoded: Mapping[str, str]) -> TeacherSpec:
         """Put the student into the store as a trained teacher, and return what names it.
 
         Args:
@@ -124,31 +126,53 @@ class Adopted:
             _write(store, spec, model, self.folder, count_seen(self.folder, store, data))
         return spec
 
+    def unknown(self, classes: Sequence[str]) -> list[str]:
+        """Return the classes of a sweep that it has never seen."""
+        return [name for name in classes if name not in self.labels]
+
     def _order(self, classes: Sequence[str]) -> list[int]:
-        """Return where each class of the sweep stands among the student's labels."""
+        """Return where each class of the sweep stands among the student's labels, -1 if nowhere.
+
+        A teacher of fewer classes is welcome: models that were in use before a class was added
+        know the others. One that knows a class the data lacks has learned another task.
+        """
         foreign = sorted(set(self.labels) - set(classes))
         missing = sorted(set(classes) - set(self.labels))
-        if foreign or missing:
+        if foreign:
             parts = []
             if missing:
                 hint = did_you_mean(missing[0], foreign)
                 parts.append(f"it does not know {', '.join(missing[:5])}{hint}")
-            if foreign:
-                parts.append(f"it knows {', '.join(foreign[:5])} besides")
+            parts.append(f"it knows {', '.join(foreign[:5])} besides")
             raise DataError(
                 f"teacher {self.name!r} has other labels than this data: {' and '.join(parts)}; "
-                "teachers must know exactly the classes of the data"
+                "teachers must know no class but those of the data"
             )
-        return [self.labels.index(label) for label in classes]
+        known = {label: position for position, label in enumerate(self.labels)}
+        return [known.get(label, -1) for label in classes]
 
 
 @torch.no_grad()
 def _reorder(model: nn.Module, order: Sequence[int]) -> None:
-    """Bring the rows of the last layer, weight [C, D] and bias [C], into another order."""
+    """Bring the last layer, weight [C, D] and bias [C], into another order of the classes.
+
+    The logit of a class it does not know is the mean of the others, which is linear in the
+    features too, less a constant.
+
+    Args:
+        model: The model; its number of classes becomes that of ``order``.
+        order: For each class the row it has now, or -1.
+    """
     index = torch.tensor(list(order))
-    head: Any = model.head()  # type: ignore[operator]
-    for parameter in head:
-        parameter.copy_(parameter[index].clone())
+    weight, _ = model.head()  # type: ignore[operator]
+    last: Any = next(m for m in model.modules() if getattr(m, "weight", None) is weight)
+    for name, below in (("weight", 0.0), ("bias", UNKNOWN_BELOW)):
+        rows = getattr(last, name)
+        moved = rows[index.clamp(min=0)].clone()
+        moved[index < 0] = rows.mean(dim=0) - below
+        setattr(last, name, nn.Parameter(moved))
+    last.out_features = len(order)
+    model.n_classes = len(order)  # type: ignore[assignment]
 
 
 def _write(

@@ -73,4 +73,6 @@ def fetch_model(home: Home, model: str) -> Path:
     settings = home.read_state(name).get("config", {}).get("tracking") or {}
     uri = settings.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
     experiment = settings.get("experiment") or name
-    return fetch(Registry(resolve_uri(home.path, uri), home.path, experiment), model, home.path / _FOLDER)
+    return fetch(
+        Registry(resolve_uri(home.path, uri), home.path, experiment), model, home.path / _FOLDER
+    )

@@ -6,15 +6,16 @@ import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.report import naming
 from orchestrator.report.document import Report
 from orchestrator.report.figure import Figure
+from orchestrator.report.html_tables import fidelity_table, prose, result_tables
 from orchestrator.report.importance import importance
-from orchestrator.report.naming import count, duration, percent, size
+from orchestrator.report.naming import count, duration, percent
 from orchestrator.report.parts import Verdict
-from orchestrator.report.phrases import next_commands, ratio_sentence, score, score_spread
+from orchestrator.report.phrases import next_commands, ratio_sentence
 from orchestrator.report.plots_models import model_figures
 from orchestrator.report.plots_search import search_figures
 
@@ -49,9 +50,9 @@ def to_html(report: Report, frozen: Sequence[FrozenTrial] | None = None) -> str:
         [
             _header(report),
             _notes(report),
-            _tables(report),
+            result_tables(report),
             _sections(figures),
-            _fidelity(report),
+            fidelity_table(report),
             _next(report),
         ]
     )
@@ -82,17 +83,16 @@ def _figures_json(figures: Sequence[Figure]) -> str:
 def _header(report: Report) -> str:
     sentences = [item.sentence.partition(": ")[2] for item in report.comparisons]
     also = [
-        f'<p class="also"><b class="{_kind(item.verdict)}">{item.verdict}</b> '
-        f"{escape(sentence)}</p>"
+        f'<p class="also"><b class="{_kind(item.verdict)}">{item.verdict}</b> {prose(sentence)}</p>'
         for item, sentence in zip(report.comparisons[1:], sentences[1:], strict=True)
     ]
     return "\n".join(
         [
             f"<header><h1>{escape(report.sweep)}</h1>",
             f'<span class="badge {_kind(report.verdict)}">{escape(report.verdict)}</span>',
-            f'<p class="lead">{escape(sentences[0])}</p>',
+            f'<p class="lead">{prose(sentences[0])}</p>',
             *also,
-            f'<p class="also">{escape(ratio_sentence(report))}</p></header>',
+            f'<p class="also">{prose(ratio_sentence(report))}</p></header>',
             f'<div class="tiles">{"".join(_tiles(report))}</div>',
         ]
     )
@@ -140,101 +140,8 @@ def _smaller(report: Report, parameters: float) -> str:
 def _notes(report: Report) -> str:
     if not report.notes:
         return ""
-    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    items = "".join(f"<li>{prose(note)}</li>" for note in report.notes)
     return f'<div class="notes"><b>Before you believe it</b><ul>{items}</ul></div>'
-
-
-def _tables(report: Report) -> str:
-    dev, test = naming.dev_and_test(report.objective[0])
-    objective = report.objective[0]
-    students = [
-        (
-            [
-                str(row.rank),
-                _method(row.method, row.role, row.pareto),
-                score(row.metrics, objective),
-                count(row.metrics.get("parameters")),
-                size(row.metrics.get("model_bytes")),
-                duration(row.seconds),
-            ],
-            report.best is not None and row.key == report.best.key,
-        )
-        for row in report.leaders()
-    ]
-    teachers = [
-        (
-            [
-                escape(row.name),
-                score(row.metrics, dev),
-                score(row.metrics, test),
-                count(row.metrics.get("parameters")),
-                size(row.metrics.get("model_bytes")),
-                duration(row.metrics.get("train_seconds", row.seconds)),
-            ],
-            False,
-        )
-        for row in report.teachers
-    ]
-    if report.floor:
-        floor = [report.floor.get(dev, report.floor.get(dev.removeprefix("val_")))]
-        floor.append(report.floor.get(test))
-        teachers.append((["TF-IDF floor", *map(percent, floor), "", "", ""], False))
-    confirmed = [
-        (
-            [
-                _method(row.method, "chosen" if row.chosen else row.role, False),
-                str(len(row.seeds)),
-                score_spread(row.metrics.get(dev)),
-                score_spread(row.metrics.get(test)),
-            ],
-            row.chosen,
-        )
-        for row in report.confirm
-    ]
-    last = ["parameters", "size", "time"]
-    return "\n".join(
-        [
-            _table("Confirmed over seeds", ["student", "seeds", "dev", "test"], confirmed, 0),
-            _table("Students", ["#", "student", "dev", *last], students, 1),
-            _table("Teachers", ["teacher", "dev", "test", *last], teachers, 0),
-        ]
-    )
-
-
-def _method(method: str, role: str, pareto: bool) -> str:
-    """Return the cell of a student; the role is worth a word unless it was just searched."""
-    tag = "" if role in {"search", "candidate"} else role.replace(":", " ").replace("_", " ")
-    front = ' <span class="front" title="on the Pareto front">◆</span>' if pareto else ""
-    return f'{escape(method)} <span class="tag">{escape(tag)}</span>{front}'
-
-
-def _table(
-    title: str, header: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]], text: int
-) -> str:
-    """Return a table in a card; ``text`` is the column that is not a number.
-
-    Size and time are hidden on a phone, where they do not fit.
-    """
-    if not rows:
-        return ""
-    classes = ["" if i == text else "n" for i in range(len(header))]
-    classes = [
-        f"{kind} minor" if name in {"size", "time"} else kind
-        for kind, name in zip(classes, header, strict=True)
-    ]
-    head = "".join(
-        f'<th class="{kind}">{escape(name)}</th>'
-        for kind, name in zip(classes, header, strict=True)
-    )
-    lines = []
-    for cells, chosen in rows:
-        columns = zip(classes, cells, strict=True)
-        line = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in columns)
-        lines.append(f'<tr class="chosen">{line}</tr>' if chosen else f"<tr>{line}</tr>")
-    return (
-        f'<h2>{escape(title)}</h2><div class="card"><div class="scroll"><table><thead><tr>{head}'
-        f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div></div>"
-    )
 
 
 def _sections(figures: Sequence[Figure]) -> str:
@@ -262,32 +169,8 @@ def _card(figure: Figure) -> str:
     )
 
 
-def _fidelity(report: Report) -> str:
-    rows = report.diagnosis.fidelity
-    names = list(dict.fromkeys(name for row in rows for name in row.agreement))
-    cells: list[tuple[Sequence[Any], bool]] = [
-        (
-            [
-                escape(row.model.replace("control:", "control ").replace("teacher:", "teacher ")),
-                percent(row.ece),
-                *(percent(row.agreement.get(name)) for name in names),
-            ],
-            row.model == naming.CANDIDATE,
-        )
-        for row in rows
-    ]
-    header = ["model", "calibration error", *(f"agrees with {name}" for name in names)]
-    table = _table(f"Calibration and agreement on {report.diagnosis.split}, %", header, cells, 0)
-    found = report.diagnosis
-    if not found.n_suspects:
-        return table
-    shown = ", ".join(map(str, found.suspects[:10]))
-    return table + (
-        f'<p class="also">Every teacher gets {found.n_suspects} dev examples wrong; mislabelled '
-        f"ones are among them. The surest ids: {shown}.</p>"
-    )
-
-
 def _next(report: Report) -> str:
-    lines = "\n".join(escape(step) for step, _ in next_commands(report))
+    # Whoever reads this has the plots already.
+    steps = [step for step, what in next_commands(report) if what != "plots"]
+    lines = "\n".join(map(escape, steps))
     return f"<h2>Next</h2><pre>{lines}</pre>"

@@ -18,6 +18,9 @@ _METRIC_WORDS = {
     "f1_micro": "micro F1",
     "f1_weighted": "weighted F1",
     "loss": "loss",
+    "model_bytes": "size",
+    "latency_ms": "latency, ms",
+    "epoch_seconds": "seconds of an epoch",
 }
 _ROLE_WORDS = {
     PLAIN: "the same student without a teacher",

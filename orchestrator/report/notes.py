@@ -103,12 +103,17 @@ def _about_controls(report: Report) -> Iterator[str]:
     best = report.best
     if best is None or naming.is_control(best.role):
         return
-    for row in report.controls:
-        if row.rank and best.rank and row.rank < best.rank:
-            yield (
-                f"On dev {naming.describe_role(row.role)} is ahead of everything the search found: "
-                "the search has not paid yet."
-            )
+    ahead = [
+        naming.describe_role(row.role)
+        for row in sorted(report.controls, key=lambda row: row.rank or 0)
+        if row.rank and best.rank and row.rank < best.rank
+    ]
+    if ahead:
+        others = "".join(f", and so is {name}" for name in ahead[1:])
+        yield (
+            f"On dev {ahead[0]} is ahead of everything the search found{others}: "
+            "the search has not paid yet."
+        )
 
 
 def _about_teachers(report: Report) -> Iterator[str]:

@@ -35,7 +35,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: figure.height,
       font: { color: colours.ink, size: 12, family: "system-ui, sans-serif" },
       margin: { l: 52, r: 14, t: 14, b: 44 },
-      legend: { orientation: "h", y: -0.24, x: 0, yanchor: "top" },
+      legend: { orientation: "h", y: 1.02, x: 0, yanchor: "bottom" },
       hoverlabel: { align: "left" },
       colorway: [colours.accent, colours.second, colours.third],
       // A drag on a phone is meant to scroll the page.
@@ -54,7 +54,10 @@
     return dress(figure.data, colours).map((trace) => {
       if (trace.type !== "parcoords") return trace;
       const font = { color: colours.ink, size: 12 };
-      return { ...trace, labelfont: font, tickfont: { ...font, size: 11 },
+      // The lowest score must still be a line that can be seen.
+      const scale = [[0, colours.muted], [1, colours.accent]];
+      return { ...trace, line: { ...trace.line, colorscale: scale },
+        labelfont: font, tickfont: { ...font, size: 11 },
         rangefont: { color: "rgba(0,0,0,0)", size: 1 },
         unselected: { line: { color: colours.line } } };
     });

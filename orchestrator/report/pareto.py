@@ -17,7 +17,9 @@ from orchestrator.report.parts import Pareto
 
 Array = NDArray[Any]
 
-_SIZES = ("parameters", "model_bytes", "latency_ms")
+# Not the latency, unless the config asks for it: it is measured while others train, and its noise
+# would put half of the trials on the front.
+_SIZES = ("parameters", "model_bytes")
 
 
 def analyse(
@@ -25,8 +27,8 @@ def analyse(
 ) -> Pareto:
     """Return front and hypervolume of the student stage.
 
-    The objectives are the ranking one, those of the config, and parameters, bytes and latency as
-    far as every complete trial has them. A pruned trial is never on the front: its score is of an
+    The objectives are the ranking one, those of the config, and parameters and bytes, as far as
+    every complete trial has them. A pruned trial is never on the front: its score is of an
     unfinished training.
 
     Args:
@@ -51,11 +53,14 @@ def analyse(
     chosen = np.flatnonzero(front(costs))
     order = chosen[np.argsort(costs[chosen, 0], kind="stable")]
     names = [name for name, _ in shared]
-    size = names.index("parameters") if "parameters" in names else min(1, len(names) - 1)
+    # By rank, not by the config's order: a config read back from its file has lost that.
+    wanted = [name for name in ("latency_ms", "parameters") if name in names[1:]]
+    against = names.index(wanted[0]) if wanted else min(1, len(names) - 1)
     return Pareto(
         objectives=shared,
         front=tuple(complete[index].key for index in order),
-        hypervolume=tuple(hypervolume_history(costs[:, 0], costs[:, size])),
+        hypervolume=tuple(hypervolume_history(costs[:, 0], costs[:, against])),
+        against=names[against],
     )
 
 

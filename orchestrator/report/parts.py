@@ -263,10 +263,13 @@ class Pareto:
     Attributes:
         objectives: Names and directions, e.g. ``(("val_f1_macro", "max"), ("parameters", "min"))``.
         front: Keys of the complete trials that no other one dominates, best score first.
-        hypervolume: After each complete trial, the share of the score-by-size rectangle that is
-            dominated, 0 to 1.
+        hypervolume: After each complete trial, the share of the rectangle of the first objective
+            by ``against`` that is dominated, 0 to 1.
+        against: The objective that the first one is traded for: the latency if that is one, else
+            the number of parameters, else any other.
     """
 
     objectives: tuple[tuple[str, str], ...]
     front: tuple[str, ...]
     hypervolume: tuple[float, ...]
+    against: str = "parameters"

@@ -33,6 +33,19 @@ def score(metrics: Mapping[str, float], name: str) -> str:
     return percent(value) if naming.decision_metric(plain) == plain else f"{value:.3g}"
 
 
+def extra_objectives(report: Report) -> list[str]:
+    """Return the objectives of the search that no table has a column for anyway."""
+    known = {report.objective[0], "parameters", "model_bytes"}
+    return [name for name, _ in report.pareto.objectives if name not in known]
+
+
+def leading_trial(report: Report) -> str | None:
+    """Return the key of the student to look at: the confirmed one, else the best so far."""
+    if report.chosen is not None:
+        return report.chosen.group
+    return report.best.key if report.best is not None else None
+
+
 def score_spread(spread: Spread | None) -> str:
     """Return mean ± standard deviation in per cent."""
     if spread is None:

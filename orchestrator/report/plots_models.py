@@ -153,7 +153,13 @@ def _confusion_change(report: Report) -> Figure:
         "Points by which each cell grew against the plain student. Growth is good on the diagonal "
         "and bad elsewhere.",
         change,
-        {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "texttemplate": "%{z:+.0f}"},
+        {
+            "colorscale": DIVERGING,
+            "zmin": -limit,
+            "zmax": limit,
+            "text": [["" if abs(z) < 0.5 else f"{z:+.0f}" for z in row] for row in change.tolist()],
+            "texttemplate": "%{text}",
+        },
     )
 
 
@@ -188,6 +194,7 @@ def _matrix(
 
 def _time(report: Report) -> Figure:
     cost = report.cost
+    unit, length = _unit([*cost.stages.values(), cost.teacher_forwards_saved])
     spent = [(stage, seconds) for stage, seconds in cost.stages.items() if seconds > 0]
     saved = [
         ("saved: live teachers", cost.teacher_forwards_saved),
@@ -197,13 +204,13 @@ def _time(report: Report) -> Figure:
     return Figure(
         "time",
         "Where the time went",
-        "Seconds of all trials by stage. Saved: teacher passes that cached outputs spared the "
+        "Time of all trials by stage. Saved: teacher passes that cached outputs spared the "
         "students (estimated), and teachers that were already in the store.",
         [
             {
                 "type": "bar",
                 "orientation": "h",
-                "x": [round(seconds, 2) for _, seconds in rows],
+                "x": [round(seconds / length, 3) for _, seconds in rows],
                 "y": [name for name, _ in rows],
                 "text": [naming.duration(seconds) for _, seconds in rows],
                 "textposition": "auto",
@@ -215,12 +222,20 @@ def _time(report: Report) -> Figure:
             }
         ],
         {
-            "xaxis": axis("seconds"),
+            "xaxis": axis(unit),
             "yaxis": axis("", type="category", autorange="reversed"),
         },
         height=130 + 38 * len(rows),
         wide=True,
     )
+
+
+def _unit(seconds: Sequence[float]) -> tuple[str, float]:
+    """Return the unit in which the longest time has few digits, and its seconds."""
+    longest = max(seconds, default=0.0)
+    if longest < 300:
+        return "seconds", 1.0
+    return ("minutes", 60.0) if longest < 18000 else ("hours", 3600.0)
 
 
 def _wrapped(label: str) -> str:

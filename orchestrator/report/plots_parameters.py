@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from orchestrator.report import naming
@@ -18,9 +18,15 @@ _MOST_AXES = 8
 
 def parameter_figures(report: Report) -> list[Figure]:
     """Return parallel coordinates and a slice for each searched parameter."""
-    columns = searched(report)
-    figures = [_parallel(report, columns)] if len(columns) > 1 else []
-    return figures + [_slice(report, name) for name in list(columns)[:_MOST_SLICES]]
+    names = [name for name in searched(report) if _tells(report, name)]
+    figures = [_parallel(report, names)] if len(names) > 1 else []
+    return figures + [_slice(report, name) for name in names[:_MOST_SLICES]]
+
+
+def _tells(report: Report, name: str) -> bool:
+    """Tell whether complete students differ in a parameter: else its picture shows nothing."""
+    rows = [row for row in report.students if row.rank and name in row.params]
+    return len({str(row.params[name]) for row in rows}) > 1
 
 
 def score_axis(report: Report) -> dict[str, Any]:
@@ -60,9 +66,9 @@ def points(
     }
 
 
-def _parallel(report: Report, columns: Mapping[str, Sequence[Any]]) -> Figure:
+def _parallel(report: Report, names: Sequence[str]) -> Figure:
     rows = [row for row in report.students if row.rank]
-    names = [name for name in columns if all(name in row.params for row in rows)][:_MOST_AXES]
+    names = [name for name in names if all(name in row.params for row in rows)][:_MOST_AXES]
     dimensions = [_dimension(name, [row.params[name] for row in rows]) for name in names]
     reached = scores(report, rows)
     label = naming.describe_metric(report.objective[0])
@@ -83,6 +89,8 @@ def _parallel(report: Report, columns: Mapping[str, Sequence[Any]]) -> Figure:
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    if _counted(values):
+        return {"label": name, "values": list(values), "tickvals": sorted(set(values))}
     if numeric(values) and not logarithmic(values):
         return {"label": name, "values": list(values)}
     if numeric(values):  # plotly has no logarithmic axis here
@@ -100,11 +108,18 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def _counted(values: Sequence[Any]) -> bool:
+    """Tell whether all values are a few whole numbers, between which there is nothing."""
+    return numeric(values) and all(isinstance(v, int) for v in values) and len(set(values)) <= 10
+
+
 def _slice(report: Report, name: str) -> Figure:
     rows = [row for row in report.students if row.rank and name in row.params]
     values = [row.params[name] for row in rows]
     kind: dict[str, Any] = {"type": "category"}
-    if values and numeric(values):
+    if _counted(values):
+        kind = {"type": "linear", "tickvals": sorted(set(values))}
+    elif numeric(values):
         kind = {"type": "log" if logarithmic(values) else "linear"}
     else:
         values = ["+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in values]

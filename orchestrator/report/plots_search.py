@@ -17,9 +17,10 @@ from orchestrator.report.figure import (
     THIRD,
     Figure,
     axis,
+    magnitude_axis,
 )
 from orchestrator.report.importance import Importance
-from orchestrator.report.parts import TrialRow
+from orchestrator.report.parts import TeacherRow, TrialRow
 from orchestrator.report.plots_parameters import (
     parameter_figures,
     points,
@@ -36,7 +37,7 @@ def search_figures(report: Report, importance: Importance | None) -> list[Figure
     figures = [_pareto(report), _best_so_far(report)]
     if importance is not None:
         figures.append(_importance(importance))
-    if len(set(report.pareto.hypervolume)) > 1:
+    if len(set(report.pareto.hypervolume)) > 1 and _differ(report):
         figures.append(_hypervolume(report))
     found = _subsets(report)
     figures += [found] if found is not None else []
@@ -44,20 +45,27 @@ def search_figures(report: Report, importance: Importance | None) -> list[Figure
 
 
 def _pareto(report: Report) -> Figure:
-    objective = report.objective[0]
-    rows = [row for row in report.ranked() if row.rank and row.metrics.get("parameters", 0) > 0]
+    objective, against = report.objective[0], report.pareto.against
+    rows = [row for row in report.ranked() if row.rank and row.metrics.get(against, 0) > 0]
+
+    def cost(row: TrialRow | TeacherRow) -> float:
+        return row.metrics[against]
+
     others = [row for row in rows if not row.pareto and not naming.is_control(row.role)]
     controls = [row for row in rows if naming.is_control(row.role)]
-    chosen = sorted((row for row in rows if row.pareto), key=_parameters)
-    teachers = [row for row in report.teachers if {objective, "parameters"} <= set(row.metrics)]
+    chosen = sorted((row for row in rows if row.pareto), key=cost)
+    teachers = [row for row in report.teachers if {objective, against} <= set(row.metrics)]
+    # With a third objective the front is a surface, and a line through it would jump about.
+    rising = sorted(chosen, key=lambda row: (row.metrics[objective], cost(row))) in (
+        chosen,
+        chosen[::-1],
+    )
     data = [
-        points(report, others, map(_parameters, others), "students", color=MUTED, opacity=0.55),
-        points(
-            report, controls, map(_parameters, controls), "controls", color=SECOND, symbol="diamond"
-        ),
+        points(report, others, map(cost, others), "students", color=MUTED, opacity=0.75),
+        points(report, controls, map(cost, controls), "controls", color=SECOND, symbol="diamond"),
         {
-            **points(report, chosen, map(_parameters, chosen), "Pareto front", color=ACCENT),
-            "mode": "lines+markers",
+            **points(report, chosen, map(cost, chosen), "Pareto front", color=ACCENT),
+            "mode": "lines+markers" if rising else "markers",
             "line": {"shape": "hv", "width": 2, "color": ACCENT},
             "marker": {"size": 10, "color": ACCENT},
         },
@@ -65,7 +73,7 @@ def _pareto(report: Report) -> Figure:
             "type": "scatter",
             "mode": "markers",
             "name": "teachers",
-            "x": [row.metrics["parameters"] for row in teachers],
+            "x": [cost(row) for row in teachers],
             "y": [shown(report, row.metrics[objective]) for row in teachers],
             "text": [row.name for row in teachers],
             "hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>",
@@ -74,11 +82,14 @@ def _pareto(report: Report) -> Figure:
     ]
     return Figure(
         "pareto",
-        "Score against size",
-        "Each complete student, the controls and the teachers. On the front, nothing smaller "
-        "scores as high.",
+        f"Score against {naming.describe_metric(against).partition(',')[0]}",
+        "Each complete student, the controls and the teachers. On the front, nothing is better in "
+        f"one of {_objectives(report)} without being worse in another.",
         [trace for trace in data if trace["x"]],
-        {"xaxis": axis("parameters", type="log", dtick="D2"), "yaxis": score_axis(report)},
+        {
+            "xaxis": magnitude_axis(against, [*map(cost, rows), *map(cost, teachers)] or [1.0]),
+            "yaxis": score_axis(report),
+        },
         height=400,
         wide=True,
     )
@@ -94,6 +105,7 @@ def _best_so_far(report: Report) -> Figure:
         for i, row in enumerate(rows, start=1)
         if row.state is TrialState.PRUNED and objective in row.metrics
     ]
+    span = [1, len(rows)]
     running: list[float] = []
     for _, row in finished:
         value = shown(report, row.metrics[objective])
@@ -114,8 +126,8 @@ def _best_so_far(report: Report) -> Figure:
             "type": "scatter",
             "mode": "lines",
             "name": "best so far",
-            "x": numbers,
-            "y": running,
+            "x": [*numbers, span[1]],
+            "y": [*running, running[-1]],
             "line": {"color": ACCENT, "width": 2.5, "shape": "hv"},
         },
     ]
@@ -123,7 +135,7 @@ def _best_so_far(report: Report) -> Figure:
     scored = [row.metrics[objective] for row in report.teachers if objective in row.metrics]
     levels.append(("best teacher", better(scored, default=None), GOOD))
     data += [
-        _level(name, numbers, shown(report, value), colour)
+        _level(name, span, shown(report, value), colour)
         for name, value, colour in levels
         if value is not None
     ]
@@ -136,12 +148,12 @@ def _best_so_far(report: Report) -> Figure:
     )
 
 
-def _level(name: str, numbers: Sequence[int], value: float, colour: str) -> dict[str, Any]:
+def _level(name: str, span: Sequence[int], value: float, colour: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
         "name": name,
-        "x": [min(numbers), max(numbers)],
+        "x": span,
         "y": [value, value],
         "line": {"color": colour, "width": 1.5, "dash": "dash"},
     }
@@ -174,8 +186,9 @@ def _hypervolume(report: Report) -> Figure:
     return Figure(
         "hypervolume",
         "Hypervolume over time",
-        "Share of the score-by-size rectangle that is dominated; flat means that more trials of "
-        "this kind will not help.",
+        f"Share of the rectangle of {naming.describe_metric(report.objective[0])} by "
+        f"{naming.describe_metric(report.pareto.against).partition(',')[0]} that is dominated; "
+        "flat means that more trials of this kind will not help.",
         [
             {
                 "type": "scatter",
@@ -234,8 +247,16 @@ def _heatmap(
     }
 
 
-def _parameters(row: TrialRow) -> float:
-    return row.metrics["parameters"]
+def _differ(report: Report) -> bool:
+    """Tell whether the students differ in what is traded: else the front is a single score."""
+    against = report.pareto.against
+    return len({row.metrics.get(against) for row in report.ranked() if row.rank}) > 1
+
+
+def _objectives(report: Report) -> str:
+    names = [naming.describe_metric(name) for name, _ in report.pareto.objectives]
+    names = [name.partition(",")[0] for name in names]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
 def _mean(values: Sequence[float] | None) -> float | None:

@@ -10,11 +10,15 @@ from orchestrator.report import naming
 from orchestrator.report.document import Report
 from orchestrator.report.naming import count, duration, percent, points, size
 from orchestrator.report.phrases import (
+    extra_objectives,
     next_commands,
     ratio_sentence,
     score,
     score_spread,
 )
+
+# Of a tag in MLflow; a longer one is refused.
+MOST_DESCRIPTION = 8000
 
 
 def to_csv(report: Report) -> str:
@@ -42,9 +46,7 @@ def to_csv(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """Return the report as GitHub-flavoured Markdown."""
-    blocks = [f"# {report.sweep}"]
-    blocks += [f"**{item.verdict}**{_after_verdict(item.sentence)}" for item in report.comparisons]
-    blocks.append(ratio_sentence(report))
+    blocks = [f"# {report.sweep}", *_claims(report)]
     blocks += _leaderboard(report) + _teachers(report) + _confirm(report) + _classes(report)
     if report.notes:
         blocks.append("## Notes")
@@ -54,15 +56,39 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def to_description(report: Report, limit: int = MOST_DESCRIPTION) -> str:
+    """Return verdict and leaderboard as Markdown that MLflow shows on top of the sweep's run.
+
+    Args:
+        report: What to describe.
+        limit: Characters; tables that do not fit are left out, the last first.
+    """
+    last = "Plots and all numbers: `report/report.html` among the artifacts."
+    tables = [_confirm(report), _leaderboard(report), _teachers(report)]
+    while True:
+        blocks = [*_claims(report), *(block for table in tables for block in table), last]
+        text = "\n\n".join(blocks)
+        if len(text) <= limit or not tables:
+            return text[:limit]
+        tables.pop()
+
+
+def _claims(report: Report) -> list[str]:
+    claims = [f"**{item.verdict}**{_after_verdict(item.sentence)}" for item in report.comparisons]
+    return [*claims, ratio_sentence(report)]
+
+
 def _leaderboard(report: Report) -> list[str]:
     objective = report.objective[0]
-    header = ["#", "student", "role", objective, "parameters", "size", "time"]
+    more = extra_objectives(report)
+    header = ["#", "student", "role", objective, *more, "parameters", "size", "time"]
     rows = [
         [
             str(row.rank),
             row.method,
             row.role,
             score(row.metrics, objective),
+            *(score(row.metrics, name) for name in more),
             count(row.metrics.get("parameters")),
             size(row.metrics.get("model_bytes")),
             duration(row.seconds),

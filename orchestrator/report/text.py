@@ -15,7 +15,14 @@ from orchestrator.report import naming
 from orchestrator.report.document import Report
 from orchestrator.report.naming import count, duration, percent, size
 from orchestrator.report.parts import ConfirmRow, TeacherRow, TrialRow, Verdict
-from orchestrator.report.phrases import next_commands, ratio_sentence, score, score_spread
+from orchestrator.report.phrases import (
+    extra_objectives,
+    leading_trial,
+    next_commands,
+    ratio_sentence,
+    score,
+    score_spread,
+)
 from orchestrator.report.tables import to_markdown
 
 __all__ = ["render_text", "to_markdown"]
@@ -83,23 +90,27 @@ def _leaderboard(report: Report) -> Table | None:
     shown = report.leaders()
     if not shown:
         return None
+    leader = leading_trial(report)
     states = _states([*report.controls, *report.students])
     title = f"Students by {naming.describe_metric(report.objective[0])} ({states})"
     objective = report.objective[0]
-    columns = ["#", "student", "dev", "parameters", "size", "time"]
+    more = extra_objectives(report)
+    added = [naming.describe_metric(name) for name in more]
+    columns = ["#", "student", "dev", *added, "parameters", "size", "time"]
     table = _table(title, columns, "student")
     for row in shown:
         table.add_row(
             str(row.rank),
             _student(row),
             score(row.metrics, objective),
+            *(score(row.metrics, name) for name in more),
             count(row.metrics.get("parameters")),
             size(row.metrics.get("model_bytes")),
             duration(row.seconds),
-            style="bold" if report.best and row.key == report.best.key else None,
+            style="bold" if row.key == leader else None,
         )
     if any(row.pareto for row in shown):
-        table.caption = "◆ nothing smaller scores as high (Pareto front)"
+        table.caption = "◆ nothing cheaper scores as high (Pareto front)"
         table.caption_justify = "left"
     return table
 

@@ -171,6 +171,13 @@ class ArtifactLogged(Event):
 
 
 @dataclass(frozen=True)
+class Described(Event):
+    """The sweep's own run is described, in Markdown; the last description stands."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Notice(Event):
     """Something people should read once."""
 
@@ -191,6 +198,7 @@ _TYPES: dict[str, type[Event]] = {
         StageFinished,
         SweepFinished,
         ArtifactLogged,
+        Described,
         Notice,
     )
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,15 @@ SEARCH_PAGE = 1000
 
 # What the UI itself writes down when a user says that an experiment is about training.
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+
+_QUIET = {
+    "urllib3.connectionpool": logging.ERROR,
+    "alembic": logging.ERROR,
+    "mlflow.store.db.utils": logging.CRITICAL,
+}
+
+# The database's own words, in a message that also holds a statement and all its values.
+_DRIVER_SAYS = re.compile(r"\((?:sqlite3|psycopg\d?(?:\.\w+)*)\.\w+\) ([^\[\n]+)")
 
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
@@ -83,9 +93,10 @@ def connect(uri: str, home: Path | str, experiment: str = DEFAULT_EXPERIMENT) ->
         import mlflow
     except ImportError as error:
         raise Unavailable(f"mlflow cannot be imported ({error}); install it, then sync") from error
-    # A server that is down would be reported for each attempt, across the live view.
-    for name in ("urllib3.connectionpool", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # A server that is down would be reported for each attempt, across the live view; a disk that
+    # is full even with its traceback. What was wrong is said once, by the shipper.
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
     root = artifact_root(uri, Path(home).absolute())
     with _translated(uri), local_lock(uri):
         client = mlflow.MlflowClient(tracking_uri=uri)
@@ -314,9 +325,15 @@ def _translated(uri: str, *, writing: bool = False) -> Iterator[None]:
             raise Rejected(one_line(str(error))) from error
         if writing and error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise Gone(f"a run has vanished from {redacted(uri)}") from error
-        raise Unavailable(explain(_status(error), str(error), uri)) from error
+        raise Unavailable(explain(_status(error), _said(error), uri)) from error
     except (SQLAlchemyError, sqlite3.Error, filelock.Timeout, OSError) as error:
-        raise Unavailable(f"{redacted(uri)}: {one_line(str(error))}") from error
+        raise Unavailable(f"{redacted(uri)}: {one_line(_said(error))}") from error
+
+
+def _said(error: Exception) -> str:
+    text = str(error)
+    found = _DRIVER_SAYS.search(text)
+    return found[1].strip() if found else text
 
 
 def _status(error: Any) -> int:

@@ -7,11 +7,12 @@ alone, never from what a server answers: so every replay decides the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.records import TrialState
 from orchestrator.tracking.events import (
     ArtifactLogged,
+    Described,
     Event,
     SweepFinished,
     SweepStarted,
@@ -44,6 +45,8 @@ PER_EPOCH = frozenset(
     }
 )
 
+DESCRIPTION = "mlflow.note.content"  # the tag that the UI shows as the run's description
+
 _STATUS = {
     TrialState.RUNNING: "RUNNING",
     TrialState.COMPLETE: "FINISHED",
@@ -58,7 +61,7 @@ class _Trial:
     """What the events so far have put into a trial's run."""
 
     starts: int = 0
-    epoch: int = -1
+    epochs: set[int] = field(default_factory=set)
     once: frozenset[str] = frozenset()
 
 
@@ -97,6 +100,8 @@ class Translator:
                 return self._trial_finished(event)
             case ArtifactLogged():
                 return RunUpdate(self._parent(), artifacts=(event,))
+            case Described():
+                return RunUpdate(self._parent(), tags={DESCRIPTION: event.text[:MAX_TAG]})
             case _:
                 return None
 
@@ -147,11 +152,12 @@ class Translator:
     def _trial_reported(self, event: TrialReported) -> RunUpdate | None:
         run = RunKey(self.sweep, event.stage.value, event.key)
         trial = self._trials.setdefault(run, _Trial())
-        # An epoch trained twice, because its worker died before the checkpoint was safe, is
-        # reported twice; the first report stands, so that each (metric, step) exists once.
-        if event.epoch <= trial.epoch:
+        # An epoch trained twice, because its worker died before the checkpoint was safe, or told
+        # again, because its driver died, is reported twice; the first report stands, so that each
+        # (metric, step) exists once. A set, because one told again may fill a gap before others.
+        if event.epoch in trial.epochs:
             return None
-        trial.epoch = event.epoch
+        trial.epochs.add(event.epoch)
         return RunUpdate(run, metrics=_points(event.metrics, event.time_ms, event.epoch))
 
     def _trial_finished(self, event: TrialFinished) -> RunUpdate | None:

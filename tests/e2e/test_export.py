@@ -127,6 +127,27 @@ def test_an_inconclusive_student_is_a_candidate(exported: dict[str, Any], home: 
     assert run.data.tags["trial_key"] == exported["trial"]
 
 
+def test_the_registry_shows_the_model_card(exported: dict[str, Any], home: Path) -> None:
+    shown = client_of(home).get_model_version_by_alias("smoke", "candidate").description
+    card = (Path(exported["folder"]) / "README.md").read_text(encoding="utf-8")
+    assert shown.startswith("# smoke\n") and card.startswith(shown.rstrip())
+
+
+def test_a_registered_student_answers_by_its_alias(
+    exported: dict[str, Any],
+    answers: list[Any],
+    home: Path,
+    orchestrator: Callable[..., Any],
+) -> None:
+    uri = exported["registered"]["uri"]
+    done = orchestrator("predict", *TEXTS, "--model", uri, "--home", home, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == answers
+    done = orchestrator("predict", "x", "--model", "models:/smoke@nobody", "--home", home)
+    assert done.returncode == 1
+    assert "nobody not found" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_same_files_are_registered_once(exported: dict[str, Any], home: Path) -> None:
     registry = Registry(resolve_uri(home), home, "smoke")
     tags = {"trial_key": exported["trial"]}

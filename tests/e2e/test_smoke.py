@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.ledger import open_storage, read_study
 from orchestrator.records import Stage, TrialRecord, TrialState
-from orchestrator.tracking.events import TrialFinished, TrialReported, TrialStarted
+from orchestrator.tracking.events import TrialFinished, TrialReported
 from orchestrator.tracking.outbox import Outbox
 
 pytestmark = [
@@ -42,15 +42,11 @@ def events(home: Path, kind: type) -> list[Any]:
 
 def trained_epochs(home: Path) -> Counter[tuple[str, str, int]]:
     """Count how often each epoch of each trial was trained, not replayed from the store."""
-    cached: set[tuple[str, str]] = set()
-    counts: Counter[tuple[str, str, int]] = Counter()
-    for event in events(home, object):
-        if isinstance(event, TrialStarted):
-            change = cached.add if event.tags.get("cached") == "true" else cached.discard
-            change((event.stage, event.key))
-        elif isinstance(event, TrialReported) and (event.stage, event.key) not in cached:
-            counts[event.stage, event.key, event.epoch] += 1
-    return counts
+    return Counter(
+        (event.stage, event.key, event.epoch)
+        for event in events(home, TrialReported)
+        if not event.again
+    )
 
 
 def artifacts(home: Path) -> dict[str, int]:

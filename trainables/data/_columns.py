@@ -10,16 +10,22 @@ from trainables.errors import DataError
 
 
 def locate(
-    where: str, header: Sequence[str], text: str, label: str | None, group: str | None
+    where: str,
+    header: Sequence[str],
+    text: str,
+    label: str | None,
+    superclass: str | None,
+    group: str | None,
 ) -> dict[str, int]:
-    """Return the position of each wanted column by its role: text, label, group.
+    """Return the position of each wanted column by its role: text, label, superclass, group.
 
     Args:
         where: The name of the source in messages.
         header: The column names in their order.
         text: The column with the text.
         label: The column with the label, or None.
-        group: The column with the superclass, or None.
+        superclass: The column with the superclass, or None.
+        group: The column whose rows stay in one split, or None.
 
     Raises:
         DataError: Duplicate column names, or wanted columns that are not there; lists all.
@@ -31,7 +37,8 @@ def locate(
         if count > 1 and name
     ]
     found = {}
-    for role, name in (("text", text), ("label", label), ("superclass", group)):
+    wanted = {"text": text, "label": label, "superclass": superclass, "group": group}
+    for role, name in wanted.items():
         if name is None:
             continue
         if name in names:

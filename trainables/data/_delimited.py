@@ -34,7 +34,14 @@ def quoted_rows(where: str, content: str, delimiter: str) -> Iterator[tuple[int,
             yield reader.line_num, row
 
 
-def to_table(where: str, rows: Rows, text: str, label: str | None, group: str | None) -> Table:
+def to_table(
+    where: str,
+    rows: Rows,
+    text: str,
+    label: str | None,
+    superclass: str | None,
+    group: str | None,
+) -> Table:
     """Make a table of rows of which the first is the header.
 
     Raises:
@@ -45,7 +52,7 @@ def to_table(where: str, rows: Rows, text: str, label: str | None, group: str | 
     if first is None:
         raise DataError(f"{where} is empty; a header line and labelled rows are expected")
     header = first[1]
-    found = _columns.locate(where, header, text, label, group)
+    found = _columns.locate(where, header, text, label, superclass, group)
     columns: dict[str, list[str | None]] = {role: [] for role in found}
     for line, row in iterator:
         if len(row) != len(header):
@@ -55,4 +62,10 @@ def to_table(where: str, rows: Rows, text: str, label: str | None, group: str | 
             )
         for role, position in found.items():
             columns[role].append(row[position])
-    return make_table(where, columns["text"], columns.get("label"), columns.get("superclass"))
+    return make_table(
+        where,
+        columns["text"],
+        columns.get("label"),
+        columns.get("superclass"),
+        blocks=columns.get("group"),
+    )

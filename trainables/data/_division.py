@@ -12,59 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trainables.data import _rows
+from trainables.data import _blocks, _rows
+from trainables.data._duplicates import count_duplicates, duplicate_notes, without_duplicates
 from trainables.data._groups import Groups, assign_groups
 from trainables.data._labels import label_map, label_problems
-from trainables.data._rows import Bools, Ints
+from trainables.data._part import Part, SplitTable
 from trainables.data._spec import REST, DataSpec
 from trainables.data._table import Table
 from trainables.errors import DataError
-
-UNLABELLED = -100
-
-
-@dataclass(frozen=True, eq=False)
-class SplitTable:
-    """The rows of one split.
-
-    Attributes:
-        ids: Example ids, all different, int64 ``[N]``.
-        texts: N texts as the source wrote them.
-        labels: Class ids, -100 where there is no label, int64 ``[N]``.
-    """
-
-    ids: Ints
-    texts: list[str]
-    labels: Ints
-
-
-@dataclass
-class _Part:
-    """Rows on their way into a split; ``prints`` are hashes of the normalised texts."""
-
-    texts: list[str]
-    prints: Ints
-    ids: Ints
-    labels: Ints
-
-    @classmethod
-    def of(cls, table: Table, classes: Mapping[str, int]) -> _Part:
-        prints = _rows.fingerprints(table.texts)
-        labels = np.full(len(prints), UNLABELLED, np.int64)
-        if table.labels is not None:
-            labels[:] = [classes[label] for label in table.labels]
-        return cls(table.texts, prints, _rows.example_ids(prints), labels)
-
-    def where(self, chosen: Bools | Ints) -> _Part:
-        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        texts = [self.texts[row] for row in rows.tolist()]
-        return _Part(texts, self.prints[rows], self.ids[rows], self.labels[rows])
-
-    def without_labels(self) -> _Part:
-        return _Part(self.texts, self.prints, self.ids, np.full_like(self.labels, UNLABELLED))
-
-    def table(self) -> SplitTable:
-        return SplitTable(self.ids, self.texts, self.labels)
 
 
 @dataclass(frozen=True)
@@ -77,6 +32,7 @@ class Division:
         groups: The superclass of each class, if the spec gives a hierarchy.
         duplicates: Repeated texts: ``within_train``, ``train_dev`` and so on, ``conflicting``.
         notes: What the user should know, one sentence each.
+        blocks: Groups of ``data.group`` in each labelled split, or None.
     """
 
     splits: dict[str, SplitTable]
@@ -84,6 +40,7 @@ class Division:
     groups: Groups | None
     duplicates: dict[str, int]
     notes: tuple[str, ...]
+    blocks: dict[str, int] | None = None
 
 
 def divide(spec: DataSpec, tables: Mapping[str, Table]) -> Division:
@@ -105,18 +62,22 @@ def divide(spec: DataSpec, tables: Mapping[str, Table]) -> Division:
     notes = [*(note for table in tables.values() for note in table.notes), *notes]
 
     numbers = {name: number for number, name in enumerate(classes)}
-    given = {role: _Part.of(table, numbers) for role, table in tables.items()}
-    parts = _without_duplicates(given) if spec.dedupe else dict(given)
+    given = {role: Part.of(table, numbers) for role, table in tables.items()}
+    parts = without_duplicates(given) if spec.dedupe else dict(given)
     carving = _Carving(spec, classes, parts)
     splits = carving.run()
     _raise(carving.problems)
-    duplicates = _count_duplicates(given, splits)
-    notes += carving.notes + _duplicate_notes(duplicates, spec.dedupe)
+    duplicates = count_duplicates(given, splits)
+    notes += carving.notes + duplicate_notes(duplicates, spec.dedupe)
     # A file sorted by label must not give a reader of the first rows a single class.
     for role in ("train", "transfer"):
         splits[role] = splits[role].where(_rows.shuffled(splits[role].ids, spec.seed, role))
-    tables_out = {role: part.table() for role, part in splits.items()}
-    return Division(tables_out, classes, groups, duplicates, tuple(notes))
+    tables_out = {role: part.table(role) for role, part in splits.items()}
+    labelled = {role: part.blocks for role, part in splits.items() if role != "transfer"}
+    blocks = {role: found for role, found in labelled.items() if found is not None}
+    notes += [] if spec.group is None else _blocks.notes(spec.group, blocks)
+    counts = _blocks.counts(blocks) if blocks else None
+    return Division(tables_out, classes, groups, duplicates, tuple(notes), counts)
 
 
 @dataclass
@@ -125,11 +86,12 @@ class _Carving:
 
     spec: DataSpec
     classes: tuple[str, ...]
-    parts: dict[str, _Part]
+    parts: dict[str, Part]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _spare: dict[str, int] = field(default_factory=dict)
 
-    def run(self) -> dict[str, _Part]:
+    def run(self) -> dict[str, Part]:
         """Return the splits; meaningless when ``problems`` is not empty."""
         splits = dict(self.parts)
         total = len(splits["train"].ids)
@@ -138,6 +100,9 @@ class _Carving:
         self._check(splits["train"], counts)
         if self.problems:
             return splits
+        if splits["train"].blocks is not None:
+            # What is carved later, and train itself, must find blocks too.
+            self._spare = {role: len(counts) - place for place, role in enumerate(counts)}
         for role, count in counts.items():
             splits[role], splits["train"] = self._take(splits["train"], count, role)
         rest = splits["train"].where(np.zeros(0, np.int64))
@@ -155,14 +120,32 @@ class _Carving:
         self._check_coverage(splits)
         return splits
 
-    def _take(self, part: _Part, count: int, purpose: str) -> tuple[_Part, _Part]:
+    def _take(self, part: Part, count: int, purpose: str) -> tuple[Part, Part]:
+        # Labelled rows and the rest are both trained on, so groups may lie on both sides.
+        if part.blocks is not None and purpose in self._spare:
+            chosen = _blocks.choose(
+                part.labels,
+                part.blocks,
+                count,
+                len(self.classes),
+                spare=self._spare[purpose],
+                seed=self.spec.seed,
+                purpose=purpose,
+            )
+            return part.where(chosen), part.where(~chosen)
         order = _rows.shuffled(part.ids, self.spec.seed, purpose)
         chosen = _rows.stratified(part.labels, order, count, len(self.classes))
         return part.where(chosen), part.where(~chosen)
 
-    def _check(self, train: _Part, counts: Mapping[str, int]) -> None:
+    def _check(self, train: Part, counts: Mapping[str, int]) -> None:
         total, n_classes = len(train.ids), len(self.classes)
         needed = 1 + len(counts)
+        if train.blocks is not None and train.n_blocks < needed:
+            self.problems.append(
+                f"the column {self.spec.group!r} of data.group has {train.n_blocks} different "
+                f"values, but {' and '.join(['train', *counts])} need {needed} at least; name "
+                "another column, or leave data.group out"
+            )
         sizes = np.bincount(train.labels, minlength=n_classes)
         named = zip(self.classes, sizes.tolist(), strict=True)
         rare = [f"{name!r} ({size})" for name, size in named if size < needed]
@@ -189,19 +172,21 @@ class _Carving:
                 "raise it"
             )
 
-    def _check_coverage(self, splits: Mapping[str, _Part]) -> None:
+    def _check_coverage(self, splits: Mapping[str, Part]) -> None:
         for role in ("train", "dev"):
             absent = self._absent(splits[role])
             if absent:
+                cure = "or leave data.dev out so that it is carved from train"
+                if self._spare:
+                    cure = "ask for a larger share, or leave data.group out"
                 self.problems.append(
                     f"{role} has no row of {len(absent)} classes: {_some(absent)}; "
-                    "without them no metric over all classes means anything: add rows, "
-                    "or leave data.dev out so that it is carved from train"
+                    f"without them no metric over all classes means anything: add rows, {cure}"
                 )
         if "test" in splits and (absent := self._absent(splits["test"])):
             self.notes.append(f"test has no row of {len(absent)} classes: {_some(absent)}")
 
-    def _absent(self, part: _Part) -> list[str]:
+    def _absent(self, part: Part) -> list[str]:
         sizes = np.bincount(part.labels, minlength=len(self.classes))
         return [repr(name) for name, size in zip(self.classes, sizes, strict=True) if not size]
 
@@ -213,63 +198,6 @@ def _carved(part: float | int | str | None) -> bool:
 def _count(part: float | int | str | None, total: int) -> int:
     assert isinstance(part, int | float)
     return part if isinstance(part, int) else round(part * total)
-
-
-def _without_duplicates(given: Mapping[str, _Part]) -> dict[str, _Part]:
-    """Drop repeated texts from train and transfer, and those that dev or test also hold."""
-    parts = dict(given)
-    held_out = [given[role].prints for role in ("dev", "test") if role in given]
-    seen = np.concatenate([np.zeros(0, np.int64), *held_out])
-    for role in ("train", "transfer"):
-        if role in parts:
-            prints = parts[role].prints
-            parts[role] = parts[role].where(~(_rows.repeated(prints) | np.isin(prints, seen)))
-            seen = np.concatenate([seen, prints])
-    return parts
-
-
-def _count_duplicates(given: Mapping[str, _Part], splits: Mapping[str, _Part]) -> dict[str, int]:
-    """Count repeated texts as the files have them; carved splits are counted as carved."""
-    counts = {}
-    roles = [role for role in ("train", "dev", "test", "transfer") if role in splits]
-    for number, role in enumerate(roles):
-        part = given.get(role, splits[role])
-        counts[f"within_{role}"] = int(_rows.repeated(part.prints).sum())
-        for other in roles[number + 1 :]:
-            # A carved split came out of the train file, so the files cannot be compared.
-            both = given if role in given and other in given else splits
-            counts[f"{role}_{other}"] = int(np.isin(both[role].prints, both[other].prints).sum())
-    labelled = [part for part in given.values() if (part.labels != UNLABELLED).all()]
-    pairs = np.stack([np.concatenate([getattr(p, what) for p in labelled]) for what in _PAIR])
-    pairs = np.unique(pairs, axis=1)
-    counts["conflicting"] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
-    return counts
-
-
-_PAIR = ("prints", "labels")
-_HELD_OUT = ("within_dev", "within_test", "dev_test")
-
-
-def _removable(name: str) -> bool:
-    return name not in _HELD_OUT and name != "conflicting"
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
-
-
-def _duplicate_notes(duplicates: Mapping[str, int], removed: bool) -> list[str]:
-    notes = []
-    gone = {name: count for name, count in duplicates.items() if count and _removable(name)}
-    kept = {name: count for name, count in duplicates.items() if count and name in _HELD_OUT}
-    if gone:
-        fate = "removed from train and transfer" if removed else "kept, as data.dedupe is off"
-        notes.append(f"repeated texts, {fate}: {_listed(gone)}")
-    if kept:
-        notes.append(f"repeated texts, kept because dev and test stay as given: {_listed(kept)}")
-    if duplicates["conflicting"]:
-        notes.append(f"{duplicates['conflicting']} texts carry more than one label")
-    return notes
 
 
 def _some(names: list[str], most: int = 8) -> str:

@@ -26,6 +26,7 @@ def open_sources(spec: DataSpec, store: Store) -> dict[str, DataSource]:
     options: dict[str, Any] = {
         "path": path,
         "superclass": spec.superclass if isinstance(spec.superclass, str) else None,
+        "group": spec.group,
         "revision": spec.revision,
         "sha256": spec.sha256,
     }
@@ -37,10 +38,12 @@ def open_sources(spec: DataSpec, store: Store) -> dict[str, DataSource]:
             continue
         offers = {**offers, "label": None if role == "transfer" else spec.label}
         other = _by_suffix(value, path)
+        # Rows without a label leak none, whatever group they belong to.
+        group = None if role == "transfer" else spec.group
         if other is not None:
-            sources[role] = _build(other, {"path": value}, offers)
+            sources[role] = _build(other, {"path": value, "group": group}, offers)
         else:
-            part = {**options, "path": train.part(value), "superclass": None}
+            part = {**options, "path": train.part(value), "superclass": None, "group": group}
             sources[role] = _build(component, part, offers)
     return sources
 

@@ -32,6 +32,8 @@ class DataSpec:
         seed: Which rows go into which split.
         dedupe: Remove repeated texts from train and transfer (never from dev or test).
         superclass: The column with the superclass, or a mapping from class to superclass.
+        group: The column whose rows stay in one split, such as the author; dev, test and folds
+            are then made of whole groups.
         sha256: Expected checksum of a package that is not pinned in the project.
         revision: Revision of a hub data set.
     """
@@ -50,6 +52,7 @@ class DataSpec:
     superclass: str | Mapping[str, str] | None = None
     sha256: str | None = None
     revision: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -63,6 +66,12 @@ class DataSpec:
             for name, value in (("source", self.source), ("text", self.text), ("label", self.label))
             if not isinstance(value, str) or not value
         ]
+        if self.group is not None and (
+            not isinstance(self.group, str) or self.group in ("", self.text, self.label)
+        ):
+            problems.append(
+                f"data.group must be a column besides text and label, but got {self.group!r}"
+            )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             problems.append(f"data.seed must be a whole number, but got {self.seed!r}")
         if self.transfer == REST and self.labelled is None:

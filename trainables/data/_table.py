@@ -19,6 +19,7 @@ class Table:
         labels: One label per row, always strings; None when no label column was asked for.
         groups: The superclass of each row, when a superclass column was asked for.
         classes: The order of the classes, when the source declares one.
+        blocks: What keeps rows together, when a group column was asked for.
         notes: What was dropped or repaired while reading, one sentence each.
     """
 
@@ -27,6 +28,7 @@ class Table:
     groups: list[str] | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    blocks: list[str] | None = None
 
 
 class DataSource(Protocol):
@@ -72,6 +74,7 @@ def make_table(
     labels: Sequence[str | None] | None = None,
     groups: Sequence[str | None] | None = None,
     classes: tuple[str, ...] | None = None,
+    blocks: Sequence[str | None] | None = None,
 ) -> Table:
     """Check the rows of one source and drop those without text.
 
@@ -81,6 +84,7 @@ def make_table(
         labels: One label per row, or None for unlabelled data.
         groups: One superclass per row, or None.
         classes: The declared order of the classes, if any.
+        blocks: The group of each row that must stay in one split, or None.
 
     Raises:
         DataError: No rows, no text at all, NUL characters, or rows without a label.
@@ -107,6 +111,7 @@ def make_table(
         groups=_complete(where, "superclass", groups, keep),
         classes=classes,
         notes=tuple(notes),
+        blocks=_complete(where, "group", blocks, keep),
     )
 
 

@@ -16,6 +16,7 @@ class Csv:
         text: The column with the text.
         label: The column with the label; None reads unlabelled rows.
         superclass: The column with the superclass of the row, if there is one.
+        group: The column whose rows stay in one split, if there is one.
     """
 
     def __init__(
@@ -25,13 +26,17 @@ class Csv:
         text: str = "text",
         label: str | None = "label",
         superclass: str | None = None,
+        group: str | None = None,
     ) -> None:
-        self.path, self.text, self.label, self.superclass = path, text, label, superclass
+        self.path, self.text, self.label = path, text, label
+        self.superclass, self.group = superclass, group
 
     def read(self) -> Table:
         """Read all rows; see ``DataSource.read``."""
         rows = _delimited.quoted_rows(self.path, _files.read_text(self.path), ",")
-        return _delimited.to_table(self.path, rows, self.text, self.label, self.superclass)
+        return _delimited.to_table(
+            self.path, rows, self.text, self.label, self.superclass, self.group
+        )
 
     def digest(self) -> str:
         """Return the sha256 of the file."""

@@ -26,6 +26,7 @@ class HuggingFace:
         text: The column with the text.
         label: The column with the label; None reads unlabelled rows.
         superclass: The column with the superclass of the row, if there is one.
+        group: The column whose rows stay in one split, if there is one.
         revision: Branch, tag or commit; without a commit the hub is asked which one it is.
     """
 
@@ -36,10 +37,11 @@ class HuggingFace:
         text: str = "text",
         label: str | None = "label",
         superclass: str | None = None,
+        group: str | None = None,
         revision: str | None = None,
     ) -> None:
-        self.path, self.text, self.label, self.superclass = path, text, label, superclass
-        self.revision = revision
+        self.path, self.text, self.label = path, text, label
+        self.superclass, self.group, self.revision = superclass, group, revision
         self._base, _, split = path.partition("#")
         self._split = split or "train"
         owner_and_name = self._base.split("/")
@@ -50,19 +52,23 @@ class HuggingFace:
         """Read all rows of the split; see ``DataSource.read``."""
         data = self._load()
         found = _columns.locate(
-            self.path, data.column_names, self.text, self.label, self.superclass
+            self.path, data.column_names, self.text, self.label, self.superclass, self.group
         )
         names = {role: data.column_names[position] for role, position in found.items()}
         declared = self._declared(data, names.get("label"))
         columns = {role: list(data[name]) for role, name in names.items()}
         labels = [self._name(value, declared) for value in columns.get("label", [])]
-        groups = [scalar_text(value) for value in columns.get("superclass", [])]
+        groups, blocks = (
+            [scalar_text(value) for value in columns[role]] if role in columns else None
+            for role in ("superclass", "group")
+        )
         return make_table(
             self.path,
             [scalar_text(value) for value in columns["text"]],
             labels if "label" in columns else None,
-            groups if "superclass" in columns else None,
+            groups,
             classes=tuple(declared) if declared is not None else None,
+            blocks=blocks,
         )
 
     def digest(self) -> str:

@@ -20,6 +20,7 @@ class Jsonl:
         text: The key of the text.
         label: The key of the label; None reads unlabelled rows.
         superclass: The key of the superclass of the row, if there is one.
+        group: The key whose rows stay in one split, if there is one.
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class Jsonl:
         text: str = "text",
         label: str | None = "label",
         superclass: str | None = None,
+        group: str | None = None,
     ) -> None:
-        self.path, self.text, self.label, self.superclass = path, text, label, superclass
+        self.path, self.text, self.label = path, text, label
+        self.superclass, self.group = superclass, group
 
     def read(self) -> Table:
         """Read all rows; see ``DataSource.read``."""
@@ -39,13 +42,17 @@ class Jsonl:
         numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
         rows = [(number, self._object(number, line)) for number, line in numbered]
         keys = list(dict.fromkeys(key for _, row in rows for key in row))
-        found = _columns.locate(self.path, keys, self.text, self.label, self.superclass)
+        found = _columns.locate(self.path, keys, self.text, self.label, self.superclass, self.group)
         columns = {
             role: [self._cell(number, row, keys[position]) for number, row in rows]
             for role, position in found.items()
         }
         return make_table(
-            self.path, columns["text"], columns.get("label"), columns.get("superclass")
+            self.path,
+            columns["text"],
+            columns.get("label"),
+            columns.get("superclass"),
+            blocks=columns.get("group"),
         )
 
     def digest(self) -> str:

@@ -20,6 +20,7 @@ class Parquet:
         text: The column with the text.
         label: The column with the label; None reads unlabelled rows.
         superclass: The column with the superclass of the row, if there is one.
+        group: The column whose rows stay in one split, if there is one.
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class Parquet:
         text: str = "text",
         label: str | None = "label",
         superclass: str | None = None,
+        group: str | None = None,
     ) -> None:
-        self.path, self.text, self.label, self.superclass = path, text, label, superclass
+        self.path, self.text, self.label = path, text, label
+        self.superclass, self.group = superclass, group
 
     def read(self) -> Table:
         """Read all rows; see ``DataSource.read``."""
@@ -38,7 +41,9 @@ class Parquet:
         try:
             file = pq.ParquetFile(io.BytesIO(content))
             header = file.schema_arrow.names
-            found = _columns.locate(self.path, header, self.text, self.label, self.superclass)
+            found = _columns.locate(
+                self.path, header, self.text, self.label, self.superclass, self.group
+            )
             wanted = [header[position] for position in found.values()]
             table = file.read(columns=list(dict.fromkeys(wanted)))
         except (pa.ArrowException, OSError) as error:
@@ -47,7 +52,11 @@ class Parquet:
             ) from error
         columns = {role: self._cells(table, name) for role, name in zip(found, wanted, strict=True)}
         return make_table(
-            self.path, columns["text"], columns.get("label"), columns.get("superclass")
+            self.path,
+            columns["text"],
+            columns.get("label"),
+            columns.get("superclass"),
+            blocks=columns.get("group"),
         )
 
     def digest(self) -> str:

@@ -29,6 +29,7 @@ class Pypi:
         text: The column with the text; known packages have no columns.
         label: The column with the label; None reads unlabelled rows.
         superclass: The column with the superclass of the row, if there is one.
+        group: The column whose rows stay in one split, if there is one.
 
     Source: of the snippets, Hutto and Gilbert 2014, ICWSM.
     """
@@ -42,11 +43,15 @@ class Pypi:
         text: str = "text",
         label: str | None = "label",
         superclass: str | None = None,
+        group: str | None = None,
     ) -> None:
         self.path, self._store, self._sha256 = path, store, sha256
         package, _, self._member = path.partition("#")
         self._package = parse(package, sha256)
-        self._columns = {"text": text, "label": label, "superclass": superclass}
+        self._columns = {"text": text, "label": label}
+        self._columns |= {"superclass": superclass, "group": group}
+        if not self._member and group is not None:
+            raise ValueError(f"{package} has no columns, so no column {group!r} to group rows by")
         if not self._member and self._package.normalised not in _READERS:
             raise ValueError(
                 f"the layout of {package} is not known; name the file: {path}#folder/file.csv"

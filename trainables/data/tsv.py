@@ -18,6 +18,7 @@ class Tsv:
         text: The column with the text.
         label: The column with the label; None reads unlabelled rows.
         superclass: The column with the superclass of the row, if there is one.
+        group: The column whose rows stay in one split, if there is one.
     """
 
     def __init__(
@@ -27,8 +28,10 @@ class Tsv:
         text: str = "text",
         label: str | None = "label",
         superclass: str | None = None,
+        group: str | None = None,
     ) -> None:
-        self.path, self.text, self.label, self.superclass = path, text, label, superclass
+        self.path, self.text, self.label = path, text, label
+        self.superclass, self.group = superclass, group
 
     def read(self) -> Table:
         """Read all rows; see ``DataSource.read``."""
@@ -36,7 +39,9 @@ class Tsv:
         rows: _delimited.Rows | None = _raw_rows(content)
         if rows is None:
             rows = _delimited.quoted_rows(self.path, content, "\t")
-        return _delimited.to_table(self.path, rows, self.text, self.label, self.superclass)
+        return _delimited.to_table(
+            self.path, rows, self.text, self.label, self.superclass, self.group
+        )
 
     def digest(self) -> str:
         """Return the sha256 of the file."""

@@ -34,7 +34,8 @@ class Superclass(Loss):
         within: How ``"lifted"`` spreads: ``"student"`` like the student does at the moment (no
             gradient), ``"prior"`` by class frequencies, ``"label"`` all on the label within its
             own superclass and like the student elsewhere.
-        prior: Frequency of each class, above 0; needed by ``within="prior"``.
+        prior: Frequency of each class, above 0; needed by ``within="prior"``. A sweep fills in
+            the rows of each class in train.
 
     Source: our reading of Yu and Kim, JKSCI 27(10) 2022, doi 10.9708/jksci.2022.27.10.029.
     """

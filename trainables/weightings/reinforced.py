@@ -142,7 +142,8 @@ class Reinforced(Weighting):
         if self._policy is None and not self._restored:
             return None
         state = observe(upcast(teacher_logits), targets, features)
-        return self._policy_for(state, len(teacher_logits))(state).T
+        probabilities: Tensor = self._policy_for(state, len(teacher_logits))(state)
+        return probabilities.T
 
     def end_epoch(self) -> dict[str, float]:
         """Return ``selection_rate_k`` by teacher, ``empty_selection_rate``, ``policy_entropy``."""

@@ -14,7 +14,8 @@ from orchestrator.history import load_record, load_report
 from orchestrator.home import Home
 from orchestrator.records import Stage
 from orchestrator.report.arms import ArmReport
-from orchestrator.reproduce import compare, load_reproduction, table, to_markdown
+from orchestrator.report.reproduced import tables, to_markdown
+from orchestrator.reproduce import compare, load_reproduction
 from orchestrator.schema import SweepConfig
 from orchestrator.stages import StageRun
 from orchestrator.sweep import Options, Sweep
@@ -81,6 +82,7 @@ ARMS = [
     {"name": "same", "members": ["lstm", "lstm"]},
     {"name": "historical", "point": {"teachers": ["dkd", "two"], "weighting": "confidence"}},
     {"name": "again", "point": {"teachers": ["mixed"]}},
+    {"name": "policy", "point": {"weighting": {"name": "reinforced", "warmup": 0.0}}},
     {
         "name": "route",
         "point": {"schedule": {"name": "rco", "anchors": [0.5, 1.0], "search": "greedy"}},
@@ -190,14 +192,52 @@ def test_the_table_puts_ours_beside_the_published(done: tuple[SweepConfig, Home]
     assert 0 < (lines["historical"].arm.retention or 0) <= 1
     assert len(lines["dkd"].arm.curve) == 2
     assert set(lines["dkd"].arm.recall or ()) == {"food", "sport", "weather"}
-    header, rows = table(found)
-    assert header[:3] == ["", "ours", "paper"]
     assert [line.name for line in found.lines][2:6] == ["plain", "best_teacher", "average", "dkd"]
-    assert all(len(row) == len(header) for row in rows)
+    grids = tables(found)
+    assert grids[0].header[:3] == ("", "ours", "paper")
+    assert all(len(row) == len(grid.header) for grid in grids for row in grid.rows)
     text = to_markdown(found)
     assert "a paper, table 1" in text
     assert "other data" in text
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_policy_tells_whom_it_selects_for_easy_and_hard_rows(
+    done: tuple[SweepConfig, Home], listed: dict[str, Any]
+) -> None:
+    config, home = done
+    assert config.published is not None
+    record = load_record(home, "arms")
+    found = compare("preset", True, config.published, record, home.store)
+    policy = next(line.arm for line in found.lines if line.name == "policy")
+    assert policy is not None
+    assert list(policy.selection or {}) == ["one", "two"]
+    assert list(policy.by_difficulty or {}) == ["easy", "medium", "hard"]
+    grid = next(grid for grid in tables(found) if grid.title.startswith("how often a teacher"))
+    assert grid.header == ("", "all", "easy", "medium", "hard")
+    assert [row[0] for row in grid.rows] == ["policy: one", "policy: two"]
+    told = [
+        trial.metrics["selection_hard_1"]
+        for trial in record.of(Stage.CONFIRM)
+        if trial.key in listed["policy"]["keys"].values()
+    ]
+    assert len(told) == 2
+    assert (policy.by_difficulty or {})["hard"]["two"] == pytest.approx(sum(told) / 2)
+
+
+def test_epochs_are_measured_against_the_best_teacher(done: tuple[SweepConfig, Home]) -> None:
+    config, home = done
+    assert config.published is not None
+    found = compare("p", True, config.published, load_record(home, "arms"), home.store)
+    lines = {line.name: line for line in found.lines}
+    assert found.reference in {"one", "two"}
+    assert lines[found.reference].epoch_ratio == 1
+    plain = lines["plain"]
+    assert plain.arm is not None
+    measured = plain.means["epoch_seconds"] / lines[found.reference].means["epoch_seconds"]
+    assert plain.epoch_ratio == pytest.approx(measured)
+    best = max(plain.arm.curve)
+    assert plain.epochs_to_plain == plain.arm.curve.index(best) + 1
 
 
 def test_a_turned_pair_is_said_plainly(done: tuple[SweepConfig, Home]) -> None:

@@ -151,14 +151,14 @@ def test_orphans_survive_a_second_death_before_they_are_run(url: str) -> None:
     assert [p.key for p in ledger(url).reconcile()] == [running.key]
 
 
-def test_an_orphan_that_is_a_duplicate_is_not_run_again(url: str, monkeypatch: Any) -> None:
-    space = Space.parse({"epochs": {"int": [1, 1]}})
+def test_an_orphan_that_is_a_duplicate_is_not_run_again(url: str) -> None:
     dead = ledger(url)
-    dead.finish(drawn(dead, space), score(0.5))
-    with monkeypatch.context() as patch:
-        patch.setattr(dead.study, "tell", lambda *_, **__: pytest.exit("died", 1))
-        with pytest.raises(BaseException, match="died"):
-            dead.suggest(space, describe)
+    finished = drawn(dead)
+    dead.finish(finished, score(0.5))
+    repeated = dead.study.ask()  # earlier versions ended a duplicate after writing what it is
+    outcome = Outcome(TrialState.DUPLICATE, duplicate_of=finished.number)
+    repeated.set_user_attr("trial", finished.to_dict())
+    repeated.set_user_attr("outcome", outcome.to_dict())
     stage = ledger(url)
     assert stage.reconcile() == []
     assert stage.results() == 1
@@ -235,3 +235,30 @@ def test_a_trial_costs_milliseconds(url: str) -> None:
         stage.finish(proposal, score(0.1))
     # Processor time, which other work on the machine does not change: a guard against scans.
     assert (time.process_time() - started) / 20 < 0.25
+
+
+def test_results_are_counted_as_they_come_and_go(url: str) -> None:
+    stage = ledger(url)
+    control = stage.enter(describe({"alpha": 7.0}, "control:plain"))
+    assert stage.results() == 0
+    stage.finish(control, score(0.4))
+    failed = drawn(stage)
+    stage.finish(failed, Outcome(FAILED))
+    assert (stage.results(), stage.results(controls=False)) == (2, 1)
+    stage.forget_failures()
+    assert (stage.results(), stage.results(controls=False)) == (1, 0)
+    assert ledger(url).results() == 2  # another driver knows of the failure
+
+
+def test_the_database_is_not_read_for_a_suggestion(url: str, monkeypatch: Any) -> None:
+    stage = ledger(url)
+    for _ in range(5):
+        stage.finish(drawn(stage), score(0.1))
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("all trials were read")
+
+    monkeypatch.setattr(stage._storage, "get_all_trials", refuse)
+    monkeypatch.setattr(stage._storage, "_get_trials", refuse)
+    stage.finish(drawn(stage), score(0.2))
+    assert stage.results() == 6

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from orchestrator import tables
-from orchestrator.errors import UsageError
+from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.exporting.folder import CONFIG, FACTS, GRAPHS, TOKENIZER, remember
 from orchestrator.home import Home
 from orchestrator.predict import (
@@ -200,6 +200,44 @@ def test_a_student_is_found_by_folder_and_by_sweep(tmp_path: Path) -> None:
     (folder / CONFIG).unlink()
     with pytest.raises(UsageError, match="now gone"):
         exported_folder(home, "news")
+
+
+def test_a_registered_student_is_asked_where_its_sweep_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, asked = Home(tmp_path / "home"), list[tuple[str, str]]()
+
+    def fetch(registry: Any, model: str, folder: Path) -> Path:
+        asked.append((registry.uri, model))
+        return folder / "news-1"
+
+    monkeypatch.setattr("orchestrator.exporting.registry.fetch", fetch)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    model = "models:/news@champion"
+    found = exported_folder(home, model)
+    assert found == home.path / "registered" / "news-1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    exported_folder(home, "models:/news/3")
+    home.write_state("news", {"config": {"tracking": {"uri": "http://here:5000"}}})
+    exported_folder(home, model)
+    assert asked == [
+        (f"sqlite:///{home.path / 'mlflow.db'}", model),
+        ("http://elsewhere:5000", "models:/news/3"),
+        ("http://here:5000", model),
+    ]
+
+
+def test_a_registry_that_is_not_there_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = Home(tmp_path / "home")
+    with pytest.raises(OrchestratorError, match=r"mlflow.db does not exist.*'orchestrator export'"):
+        exported_folder(home, "models:/news@champion")
+    assert not home.path.exists()
+    for name in ("models:/news", "models:/news@", "models:/a/b", "models:/"):
+        with pytest.raises(UsageError, match="write models:/NAME@ALIAS or models:/NAME/VERSION"):
+            exported_folder(home, name)
 
 
 def test_a_damaged_export_is_explained(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from orchestrator.ledger import Objectives, Proposal, StageLedger, open_storage
 from orchestrator.records import Stage, TrialState
 from orchestrator.stages import Budget, Search, StageRun
 from orchestrator.tracking import EventBus
-from orchestrator.tracking.events import Event, TrialFinished, TrialReported, TrialStarted
+from orchestrator.tracking.events import Event, Notice, TrialFinished, TrialReported, TrialStarted
 from search_spaces.space import Space
 from trainables.store import Store, content_key
 
@@ -268,3 +268,73 @@ def test_end_of_an_unknown_trial_is_ignored(bench: Bench) -> None:
     run.ended(17, dict(DONE, epoch=1), None)
     run.reported(17, {"epoch": 1})
     assert bench.states() == []
+
+
+def oom(reason: str = "oom") -> dict[str, Any]:
+    return failure(reason, "OutOfMemoryError: CUDA out of memory")
+
+
+def test_what_a_share_of_a_gpu_cannot_hold_is_tried_with_a_larger_one(bench: Bench) -> None:
+    run = bench.run([planned("a"), planned("b")])
+    run.gpu = 0.5
+    assert bench.work(run, oom()) == 2
+    assert [event.state for event in bench.of(TrialFinished)] == [TrialState.LOST] * 2
+    assert run.grow()
+    assert run.has_work()
+    run.gpu = 1.0
+    assert bench.work(run, oom()) == 2
+    assert not run.grow()
+    records = [r for r in bench.ledger().records() if r.state.is_result()]
+    assert [r.state for r in records] == [TrialState.FAILED] * 2
+    assert all((r.error or "").startswith("oom: OutOfMemoryError") for r in records)
+    assert run.failures == {"oom: OutOfMemoryError: CUDA out of memory": 2}
+
+
+@pytest.mark.parametrize("gpu", [0.0, 1.0, 2.0])
+def test_memory_that_cannot_grow_is_a_failure(bench: Bench, gpu: float) -> None:
+    run = bench.run([planned("a")])
+    run.gpu = gpu
+    bench.work(run, oom())
+    assert not run.grow()
+    assert bench.states() == [TrialState.FAILED]
+
+
+def test_a_trial_that_waits_for_its_larger_share_is_not_replaced(bench: Bench) -> None:
+    run = bench.run([], search=Search(SPACE, describe, target=1))
+    run.gpu = 0.5
+    assert bench.work(run, oom()) == 1
+    assert run.grow()
+    run.gpu = 1.0
+    assert bench.work(run) == 1
+    assert run.results() == 1
+    assert len({r.key for r in bench.ledger().records()}) == 1
+
+
+def test_epochs_whose_report_died_with_the_driver_are_told_again(bench: Bench) -> None:
+    """The second driver has heard of no epoch; the trial had trained two."""
+    run = bench.run([planned("a", epochs=3)])
+    proposal = run.propose()
+    assert proposal is not None
+    earlier = [{"epoch": n, "val_f1_macro": n / 10} for n in (1, 2)]
+    run.reported(proposal.number, {"epoch": 3, "val_f1_macro": 0.3, "history": earlier})
+    run.ended(proposal.number, {"epoch": 3, "val_f1_macro": 0.3, "done": True}, None)
+    events = bench.of(TrialReported)
+    assert [(e.epoch, e.metrics["val_f1_macro"], e.again) for e in events] == [
+        (1, 0.1, True),
+        (2, 0.2, True),
+        (3, 0.3, False),
+    ]
+    (record,) = bench.ledger().records()
+    assert [entry["epoch"] for entry in record.history] == [1, 2, 3]
+
+
+def test_waiting_for_another_sweep_is_said_once(bench: Bench) -> None:
+    run = bench.run([planned("a")])
+    proposal = run.propose()
+    assert proposal is not None
+    report = {"epoch": 0, "finished": False, "status": "waiting", "holder": "process 7 on host"}
+    run.reported(proposal.number, report)
+    run.reported(proposal.number, report)
+    (notice,) = bench.of(Notice)
+    assert notice.text == "a is being made by process 7 on host, of another sweep; waiting for it"
+    assert bench.of(TrialReported) == []

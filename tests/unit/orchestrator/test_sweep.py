@@ -1,5 +1,6 @@
 """What a sweep decides by itself: which teachers are good enough, and what a start remembers."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ import pytest
 from orchestrator.errors import PreflightError
 from orchestrator.gate import pass_gate
 from orchestrator.home import Home
+from orchestrator.ledger import Proposal
 from orchestrator.records import Stage, TrialRecord, TrialState
 from orchestrator.schema import SweepConfig
 from orchestrator.state import SweepState
 from orchestrator.sweep import Options, Sweep
 from orchestrator.tracking import EventBus
 from orchestrator.tracking.events import Event, Notice
+from trainables.errors import StoreError
 
 
 class Gate:
@@ -122,3 +125,37 @@ def test_a_record_of_another_trial_is_not_taken_for_a_teacher(gate: Gate) -> Non
     record = TrialRecord(Stage.TEACHERS, stranger.key, TrialState.COMPLETE, "big")
     with pytest.raises(PreflightError, match="was not trained"):
         gate.ask({record.key: record})
+
+
+def test_a_full_disk_under_sweep_json_is_a_sentence(
+    config: SweepConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    home = Home(tmp_path / "home")
+    monkeypatch.setattr(home, "write_state", full)
+    state = SweepState(config, home)
+    with pytest.raises(StoreError, match=r"cannot write sweep.json in .*home: No space left") as e:
+        state.add_study("students", "news/students/1")
+    assert "start the same command again" in str(e.value)
+
+
+def test_damaged_teachers_and_outputs_are_set_aside_before_they_are_used(
+    config: SweepConfig, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    proposals = [
+        Proposal(kind, letter * 64, "big", {}) for kind in ("teacher", "outputs") for letter in "ab"
+    ]
+    for proposal in proposals[:3]:
+        with home.store.write(proposal.task, proposal.key) as draft:
+            (draft.path / "file").write_bytes(b"0" * 100)
+    (home.store.path("outputs", "a" * 64) / "file").write_bytes(b"0" * 99 + b"1")
+    heard: list[Event] = []
+    sweep = Sweep(config, home, EventBus([heard.append]), Options())
+    sweep._set_damaged_aside(proposals)
+    (notice,) = [event for event in heard if isinstance(event, Notice)]
+    assert "outputs aaaaaaaaaaaa" in notice.text
+    assert "has another checksum" in notice.text
+    assert [home.store.exists(p.task, p.key) for p in proposals] == [True, True, False, False]

@@ -77,9 +77,14 @@ class Recorder:
         self.workers: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         self.ends: dict[int, tuple[dict[str, Any], str | None]] = {}
         self.stop_after = StopFlag(), -1
+        self.away = 0  # how often it has nothing to propose yet
 
     def propose(self) -> Proposal | None:
-        return self._left.pop(0) if self._left else None
+        self.away -= 1
+        return self._left.pop(0) if self._left and self.away <= 0 else None
+
+    def waiting(self) -> bool:
+        return self.away > 0
 
     def started(self, number: int) -> None:
         self.starts[number] += 1
@@ -254,3 +259,35 @@ def test_a_stop_that_takes_too_long_is_an_interrupt() -> None:
 
 def test_ray_does_not_keep_the_handler_of_sigterm(ray_cluster: Any) -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_trials_that_are_proposed_later_are_waited_for(ray_cluster: Any, tmp_path: Path) -> None:
+    driver = Recorder([{"values": [0.1, 0.2]}])
+    driver.away = 3
+    run_trials(driver, store=tmp_path / "store", resources=ONE_CPU, slots=1, stop=StopFlag())
+    assert driver.epochs[0] == [1, 2]
+
+
+def test_a_stop_ends_the_wait_for_proposals(tmp_path: Path) -> None:
+    driver, stop = Recorder([]), StopFlag()
+    driver.away = 9
+    search = tuning.LedgerSearch(driver, tmp_path, stop)
+    assert search.suggest("a") is None
+    stop.set()
+    assert search.suggest("b") == tuning.Searcher.FINISHED
+
+
+def test_tune_forgets_the_trials_that_have_ended(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[tuple[int, ...]] = []
+
+    def watched(controller: Any) -> None:
+        tuning_forgets(controller, kept=2)
+        its = controller._tune_controller
+        held.append(tuple(map(len, (its._trials, its._trial_metadata, its._stopped_trials))))
+
+    tuning_forgets = tuning.forget_finished
+    monkeypatch.setattr(tuning, "forget_finished", watched)
+    driver = run([{"values": [0.1, 0.2], "name": str(number)} for number in range(15)])
+    assert [bool(driver.ends[number][0]["finished"]) for number in range(15)] == [True] * 15
+    assert len({worker["pid"] for epochs in driver.workers.values() for worker in epochs}) == 1
+    assert all(most <= 6 for most in map(max, zip(*held, strict=True)))

@@ -1,14 +1,16 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from trainables import student, teacher
 from trainables.checkpoint import Checkpoint
 from trainables.evaluation import open_encoded
-from trainables.outputs import OutputsSpec, load_outputs
+from trainables.outputs import FILE, OutputsSpec, load_outputs
 from trainables.route import Route
 from trainables.snapshots import anchor_step
 from trainables.student import TeacherRef
@@ -131,6 +133,62 @@ def test_the_active_anchor_is_the_schedules(
     list(student.run(learner(world, reference, "equal"), world.store))
     steps = len(seen) // 6
     assert [seen[epoch * steps] for epoch in range(6)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_divergences_by_value(world: Any) -> None:
+    """Mean over teachers and rows of KL(teacher || student), by hand for two classes."""
+    even, sure = [0.0, 0.0], [math.log(3), 0.0]  # 1/2, 1/2 and 3/4, 1/4
+    rows = {"early": [even, even], "late": [sure, even]}
+    ids = torch.tensor([5, 6])
+    keys = {}
+    for name, logits in rows.items():
+        # Stored the other way round: rows are matched by id.
+        tensors = {"ids": ids.flip(0), "logits": torch.tensor(logits).flip(0)}
+        with world.store.write("outputs", name) as draft:
+            save_file(tensors, draft.path / FILE)
+        keys[name] = {"dev": name}
+    teachers = [("a", [keys["early"], keys["late"]]), ("b", [keys["early"], keys["early"]])]
+    student_logits = torch.tensor([sure, even])
+    even_to_sure = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    found = Route(world.store, teachers, ids).divergences(student_logits)
+    # Early: both teachers are even on row 0. Late: one of the two says what the student says.
+    assert found == pytest.approx([even_to_sure / 2, even_to_sure / 4], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("measured", "anchors"),
+    [
+        ([1.0, 1.2, 1.4], [0, 0, 2, 2, 2, 2]),  # the last is within 1.5 times the first
+        ([1.0, 1.2, 1.6], [0, 0, 1, 1, 2, 2]),
+        ([1.0, 9.0, 9.0], [0, 0, 1, 1, 2, 2]),  # nothing is near: on to the next
+    ],
+)
+def test_the_greedy_route_follows_what_is_measured_on_dev(
+    world: Any,
+    reference: TeacherRef,
+    monkeypatch: pytest.MonkeyPatch,
+    measured: list[float],
+    anchors: list[int],
+) -> None:
+    used: list[int] = []
+    asked: list[torch.Tensor] = []
+
+    def watched(self: Any, index: Any) -> Any:
+        used.append(self.anchor)
+        return original(self, index)
+
+    def measure(self: Route, logits: torch.Tensor) -> list[float]:
+        asked.append(logits)
+        return measured
+
+    original = student.Guidance.logits
+    monkeypatch.setattr(student.Guidance, "logits", watched)
+    monkeypatch.setattr(Route, "divergences", measure)
+    list(student.run(learner(world, reference, "greedy"), world.store))
+    steps = len(used) // 6
+    assert [used[epoch * steps] for epoch in range(6)] == anchors
+    assert len(asked) == 1  # after two of six epochs; the last anchor needs no search
+    assert len(asked[0]) == len(open_encoded(world.store, "dev").ids)
 
 
 def test_one_anchor_is_plain_distillation(world: Any, reference: TeacherRef) -> None:

@@ -237,7 +237,7 @@ def test_a_read_only_store_is_a_store_error(store: Store) -> None:
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="this system has no /sys")
 def test_a_forbidden_store_is_a_store_error() -> None:
-    with pytest.raises(StoreError, match="cannot write student to the store /sys/kernel/store"):
+    with pytest.raises(StoreError, match="cannot write student in /sys/kernel/store"):
         put(Store("/sys/kernel/store"))
 
 
@@ -268,3 +268,17 @@ def test_atomic_write_keeps_the_old_content_on_failure(tmp_path: Path) -> None:
     atomic_write(path, b"new", durable=False)
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
     assert path.read_bytes() == b"new"
+
+
+def test_damage_is_told_once(tmp_path: Path) -> None:
+    heard: list[str] = []
+    store = Store(tmp_path, notify=heard.append)
+    with store.write("student", "a" * 64) as draft:
+        (draft.path / "file").write_text("content")
+    (store.path("student", "a" * 64) / "file").write_text("CONTENT")
+    for error in (ArtifactCorrupt, ArtifactMissing):
+        with pytest.raises(error):
+            store.read("student", "a" * 64)
+    (text,) = heard
+    assert "student aaaaaaaaaaaa" in text
+    assert "has another checksum" in text

@@ -6,6 +6,8 @@ import pytest
 from trainables import outputs, student
 from trainables.checkpoint import Checkpoint
 from trainables.confirm import ConfirmSpec
+from trainables.lease import Lease
+from trainables.process import Process
 from trainables.store import Store
 from trainables.tasks import TASKS, run_task
 from trainables.teacher import TeacherSpec
@@ -61,6 +63,9 @@ def test_a_trial_continues_from_its_own_checkpoint(world: Any) -> None:
     trial.close()
     rest = list(run_task("student", spec.to_dict(), world.store))
     assert [report["epoch"] for report in rest] == [2, 3]
+    # Its driver may have died before it heard of the first.
+    assert [entry["epoch"] for entry in rest[0]["history"]] == [1]
+    assert "history" not in rest[1]
     assert Checkpoint(world.store.root, spec.key).load() is None
 
 
@@ -71,3 +76,49 @@ def test_a_checkpoint_left_behind_is_cleared(world: Any) -> None:
     checkpoint.save({"epoch": 1})
     list(run_task("student", spec.to_dict(), world.store))
     assert checkpoint.load() is None
+
+
+def test_an_artifact_that_another_process_makes_is_waited_for(world: Any) -> None:
+    spec = world.student(epochs=2)
+    task = ("student", spec.to_dict(), world.store)
+    other = Lease(world.store.root, "student", spec.key)
+    assert other.take() is None
+    waited = []
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            list(student.run(spec, world.store))
+            other.close()
+
+    *waiting, cached = run_task(*task, pause=pause)
+    assert [(r["epoch"], r["status"], r["finished"]) for r in waiting] == [
+        (0, "waiting", False)
+    ] * 2
+    assert waiting[0]["holder"] == str(Process.current())
+    assert cached["cached"] is True
+    assert [entry["epoch"] for entry in cached["history"]] == [1]
+
+
+def test_who_gives_up_without_an_artifact_is_followed(world: Any) -> None:
+    spec = world.student(epochs=1)
+    other = Lease(world.store.root, "student", spec.key)
+    other.take()
+    reports = list(
+        run_task("student", spec.to_dict(), world.store, pause=lambda seconds: other.close())
+    )
+    assert [report.get("status") for report in reports] == ["waiting", None]
+    assert "cached" not in reports[-1]
+
+
+def test_the_lease_ends_with_the_artifact_and_with_the_trial(world: Any) -> None:
+    leases = world.store.root / "leases"
+    trial = run_task("student", world.student(epochs=2).to_dict(), world.store)
+    next(trial)
+    assert len(list(leases.iterdir())) == 1
+    assert next(trial)["finished"] is True
+    assert list(leases.iterdir()) == []  # although nobody has taken the generator to its end
+    stopped = run_task("student", world.student(epochs=2, seed=5).to_dict(), world.store)
+    next(stopped)
+    stopped.close()
+    assert list(leases.iterdir()) == []

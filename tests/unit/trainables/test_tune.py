@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("ray")
 
 from trainables import tune
-from trainables.errors import DataError, NonFiniteLoss, StoreError
+from trainables.errors import ArtifactCorrupt, DataError, NonFiniteLoss, StoreError
 from trainables.tune import Trial
 
 
@@ -81,6 +81,7 @@ def test_a_stopped_trial_continues_where_it_was(world: Any, trial: Trial) -> Non
         (DataError("no such column"), "DataError", False),
         (torch.OutOfMemoryError("CUDA out of memory"), "oom", False),
         (StoreError("disk full"), "store", False),
+        (ArtifactCorrupt("outputs abc is damaged"), "store", False),
         (KeyError("a bug"), "KeyError", False),
     ],
 )
@@ -100,7 +101,8 @@ def test_an_error_that_would_come_again_is_a_result(
     assert (report["reason"], report["expected"]) == (reason, expected)
     assert report["done"] is True
     assert report["epoch"] == 1
-    assert type(error).__name__ in report["error"]
+    name = "" if reason == "store" else f"{type(error).__name__}: "
+    assert report["error"] == f"{name}{error}"
     assert "run_task" in report["traceback"]
 
 

@@ -10,6 +10,7 @@ from orchestrator.config import parse_config
 from orchestrator.materials import prepare_data, prepare_materials
 from orchestrator.records import Stage, SweepRecord, TrialRecord, TrialState
 from trainables.confirm import ConfirmSpec
+from trainables.joint import JointSpec
 from trainables.store import Store
 from trainables.student import StudentSpec
 from trainables.tasks import run_task
@@ -18,13 +19,17 @@ from trainables.testing import tiny_encoder, tiny_texts
 
 @dataclass(frozen=True)
 class Trained:
-    """A sweep of one teacher and one student, which has been confirmed with one seed."""
+    """A sweep of one teacher and one student, which has been confirmed with one seed.
+
+    ``together`` is the confirm trial of the same student with a teacher that learns beside it.
+    """
 
     record: SweepRecord
     store: Store
     teacher: str
     student: str
     confirm: str
+    together: str
 
 
 def _train(folder: Path, tokenizer: str) -> Trained:
@@ -72,15 +77,18 @@ def _train(folder: Path, tokenizer: str) -> Trained:
     )
     confirm = ConfirmSpec(spec, None)
     *_, last = run_task("confirm", confirm.to_dict(), store)
+    joint = ConfirmSpec(JointSpec("isolated", teacher.spec, spec), None)
+    *_, grown = run_task("confirm", joint.to_dict(), store)
     metrics = last["summary"]
     trials = (
         _trial(Stage.TEACHERS, teacher.spec.key, "big", taught["summary"]),
         _trial(Stage.STUDENTS, spec.key, "default", metrics),
         _trial(Stage.CONFIRM, confirm.key, "candidate", metrics, group=spec.key),
+        _trial(Stage.CONFIRM, joint.key, "together", grown["summary"], group="together"),
     )
     facts = {"classes": list(data.classes), "rows": data.rows, "digest": data.digest}
     record = SweepRecord("news", config.to_dict(), trials, facts)
-    return Trained(record, store, teacher.spec.key, spec.key, confirm.key)
+    return Trained(record, store, teacher.spec.key, spec.key, confirm.key, joint.key)
 
 
 def _trial(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from orchestrator.config import parse_config
@@ -15,7 +16,8 @@ from orchestrator.exporting.folder import GRAPHS
 from orchestrator.exporting.standalone import Student
 from orchestrator.materials import Materials, prepare_data, prepare_materials
 from orchestrator.schema import SweepConfig
-from orchestrator.teaching import outputs_proposals, teacher_proposals
+from orchestrator.specs import StudentFactory
+from orchestrator.teaching import outputs_proposals, teacher_proposals, trained_teacher
 from trainables.dataset import load_split
 from trainables.errors import DataError
 from trainables.store import Store
@@ -102,6 +104,47 @@ def test_a_second_start_finds_it(folder: Path, tmp_path: Path) -> None:
 def test_its_config_can_be_read_back(tmp_path: Path) -> None:
     config = make_config(tmp_path, exported="old-student")
     assert SweepConfig.model_validate(config.to_dict()) == config
+
+
+def test_a_teacher_of_fewer_classes_stands_behind_them(folder: Path, tmp_path: Path) -> None:
+    # The data has a fourth class, first in the order, which came after the export.
+    config = make_config(tmp_path, exported=str(folder))
+    path = tmp_path / "train.csv"
+    path.write_text(path.read_text() + "".join(f"extra{n} word{n},aardvark\n" for n in range(20)))
+    store, told = Store(tmp_path / "store"), list[str]()
+    data = prepare_data(config, store, lambda _: None)
+    (teacher,) = prepare_materials(config, data, store, told.append).teachers
+    assert data.classes == ("aardvark", "ant", "label1", "zebra")
+    assert "teacher old does not know aardvark, and never says so" in told
+    (proposal,) = teacher_proposals(teacher)
+    list(run_task("teacher", proposal.spec, store))
+    student = Student(folder, GRAPHS["fp32"])
+    for outputs in outputs_proposals(config, teacher):
+        list(run_task("outputs", outputs.spec, store))
+        logits = load_file(store.read("outputs", outputs.key).file("outputs.safetensors"))["logits"]
+        texts = load_split(store, data.key, outputs.spec["split"]).texts
+        asked = student.logits(student.encode(texts))
+        where = [student.config["labels"].index(name) for name in data.classes[1:]]
+        known = torch.tensor(asked[:, where])
+        torch.testing.assert_close(logits[:, 1:], known, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(logits[:, 0], known.mean(1) - 10, rtol=1e-3, atol=1e-3)
+
+
+def test_a_teacher_of_fewer_classes_teaches_end_to_end(folder: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, exported=str(folder))
+    path = tmp_path / "train.csv"
+    path.write_text(path.read_text() + "".join(f"extra{n} word{n},aardvark\n" for n in range(20)))
+    store = Store(tmp_path / "store")
+    materials = prepare(config, store)
+    for outputs in outputs_proposals(config, materials.teachers[0]):
+        list(run_task("outputs", outputs.spec, store))
+    trained = trained_teacher(config, materials.teachers[0], 0.5)
+    spec = StudentFactory(config, materials, [trained]).spec({"epochs": 1})
+    *_, report = run_task("student", spec.to_dict(), store)
+    assert report["finished"]
+    assert report["train_kd"] > 0
+    logits = load_file(store.read("student", spec.key).file("dev.safetensors"))["logits"]
+    assert logits.shape[1] == 4
 
 
 def test_other_labels_are_refused_by_name(folder: Path, tmp_path: Path) -> None:

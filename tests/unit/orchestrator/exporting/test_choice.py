@@ -71,12 +71,21 @@ def test_trials_that_are_not_complete_cannot_be_named(store: Store) -> None:
         pick(store, (failed,), "2w")
 
 
-def test_several_students_together_are_not_one(store: Store) -> None:
+def test_several_students_together_are_refused_by_name(store: Store) -> None:
+    params = {"members": "one+two", "combiner": "soft_vote"}
+    several = trial(Stage.CONFIRM, "7a", "ensemble", 0.99, params=params)
+    with pytest.raises(UsageError, match=r"ensemble \(one\+two\).*name one of its members"):
+        pick(store, SEARCHED + CONFIRMED + (several,), "7a")
+    assert pick(store, SEARCHED + CONFIRMED + (several,)) == ("student-of-5b", True)
+
+
+def test_a_student_trained_with_its_teacher_is_of_another_kind(store: Store) -> None:
     store.delete("confirm", "5b")
     with store.write("confirm", "5b") as draft:
-        draft.meta["members"] = ["x", "y"]
-    with pytest.raises(UsageError, match="not one student but several"):
-        pick(store, SEARCHED + CONFIRMED)
+        draft.meta |= {"student": "together", "task": "joint"}
+    record = SweepRecord("news", {}, SEARCHED + CONFIRMED, {"classes": ["a", "b"]})
+    choice = choose(record, build_report(record, store), store, None)
+    assert (choice.student, choice.kind) == ("together", "joint")
 
 
 def test_a_lost_confirmation_is_named(store: Store) -> None:

@@ -127,6 +127,18 @@ def test_a_searched_student_makes_no_claim(train: Callable[[str], Any], tmp_path
     assert "nothing is claimed" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_student_trained_with_its_teacher_is_exported(
+    train: Callable[[str], Any], tmp_path: Path
+) -> None:
+    trained = train("word")
+    result = export(trained, tmp_path / "out", trial=trained.together)
+    facts = result.facts
+    stored = trained.store.read("joint", facts.student).meta["metrics"]
+    assert facts.equality["fp32"].max_logit_difference < 1e-5
+    assert facts.equality["fp32"].f1_macro == pytest.approx(stored["val_f1_macro"])
+    assert (facts.teacher.name, facts.verdict) == ("big", None)
+
+
 def test_without_teachers_nothing_is_compared(train: Callable[[str], Any], tmp_path: Path) -> None:
     trained = train("word")
     record = replace(trained.record, trials=trained.record.trials[1:])

@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from orchestrator.report import html
+from orchestrator.report import html, html_tables
 from orchestrator.report.build import build_report
 from orchestrator.report.figure import Figure
 from orchestrator.report.importance import importance
@@ -104,6 +104,39 @@ def test_many_classes_have_no_numbers_in_cells(finished: Sweep) -> None:
     figures = model_figures(dataclasses.replace(report, diagnosis=many))
     matrix = next(item for item in figures if item.name == "confusion")
     assert "texttemplate" not in matrix.data[0]
+
+
+def test_a_search_for_speed_is_drawn_against_latency(finished: Sweep) -> None:
+    record = finished.record()
+    trials = [
+        dataclasses.replace(t, metrics={**t.metrics, "latency_ms": 1.0 + place % 3})
+        for place, t in enumerate(record.trials)
+    ]
+    objectives = {"val_f1_macro": "max", "latency_ms": "min"}
+    config = {"search": {"objectives": objectives}}
+    report = build_report(
+        dataclasses.replace(record, trials=tuple(trials), config=config), finished.store
+    )
+    figures = {figure.name: figure for figure in search_figures(report, None)}
+    assert figures["pareto"].title == "Score against latency"
+    assert figures["pareto"].layout["xaxis"]["title"]["text"] == "latency, ms"
+    assert "by latency that is dominated" in figures["hypervolume"].caption
+    assert drawn(figures["pareto"]).data and drawn(figures["hypervolume"]).data
+    assert '<th class="n">latency, ms</th>' in html.to_html(report)
+
+
+def test_parameters_that_show_nothing_are_not_drawn(finished: Sweep) -> None:
+    report = build_report(finished.record(), finished.store)
+    # alpha differs between a complete and a stopped student only.
+    assert any("alpha" in row.params for row in report.students)
+    assert "slice-alpha" not in {figure.name for figure in search_figures(report, None)}
+
+
+def test_numbers_stay_with_their_signs() -> None:
+    text = "p < 0.001, alpha = 0.05 (95 % interval)"
+    assert html_tables.prose(text) == (
+        "p\u00a0&lt;\u00a00.001, alpha\u00a0=\u00a00.05 (95\u00a0% interval)"
+    )
 
 
 @pytest.mark.browser

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_an_objective_that_is_not_measured_everywhere_is_left_out() -> None:
     found = pareto.analyse(trials, ("val_f1_macro", "max"), {"latency_ms": "min"})
     assert found.front == ("a",)
     assert ("latency_ms", "min") not in found.objectives
+
+
+def timed(key: str, score: float, parameters: float, latency: float) -> TrialRecord:
+    made = trial(key, score, parameters)
+    return dataclasses.replace(made, metrics={**made.metrics, "latency_ms": latency})
+
+
+def test_latency_counts_where_the_config_asks_for_it() -> None:
+    trials = [timed("a", 0.9, 100, 3), timed("b", 0.8, 100, 2), timed("c", 0.8, 10, 9)]
+    score = ("val_f1_macro", "max")
+    alone = pareto.analyse(trials, score, {})
+    assert (alone.front, alone.against) == (("a", "c"), "parameters")
+    asked = pareto.analyse(trials, score, {"latency_ms": "min", "parameters": "min"})
+    assert (set(asked.front), asked.against) == ({"a", "b", "c"}, "latency_ms")
+    assert asked.hypervolume != alone.hypervolume
 
 
 def test_nothing_complete() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from orchestrator.report import naming
 from orchestrator.report.build import build_report
-from orchestrator.report.tables import to_csv, to_markdown
+from orchestrator.report.tables import to_csv, to_description, to_markdown
 from orchestrator.report.text import render_text
 
 Sweep = Any  # the builder of conftest.py, which cannot be imported
@@ -71,6 +71,18 @@ def test_markdown(finished: Sweep) -> None:
     for block in text.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("| ")]
         assert len({row.replace("\\|", "").count("|") for row in rows}) <= 1
+
+
+def test_the_description_of_a_run_fits_and_begins_with_the_verdict(finished: Sweep) -> None:
+    report = build_report(finished.record(), finished.store)
+    text = to_description(report)
+    assert text.startswith("**BEATS**: kd T=4")
+    assert "## Confirmed over seeds" in text and "## Students" in text
+    assert text.endswith("`report/report.html` among the artifacts.")
+    short = to_description(report, len(text) - 1)
+    assert "## Students" in short and "## Teachers" not in short
+    assert short.startswith("**BEATS**") and short.endswith("among the artifacts.")
+    assert len(to_description(report, 100)) == 100
 
 
 @pytest.mark.parametrize(

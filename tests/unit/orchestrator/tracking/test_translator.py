@@ -66,6 +66,37 @@ def test_an_epoch_reported_again_after_a_restart_is_not_sent_again() -> None:
     assert [part.tags.get("attempt") for part in parts if part.name == "a"] == ["1", "2"]
 
 
+def test_an_epoch_whose_report_was_lost_is_sent_when_it_is_told_again() -> None:
+    history = [TrialReported(S, "k", n, {"val_loss": n / 10}, True, time_ms=9) for n in (1, 2, 3)]
+    parts = translate(
+        SweepStarted("news"),
+        TrialStarted(S, "k", "a"),
+        TrialReported(S, "k", 1, {"val_loss": 0.1}, time_ms=1),
+        TrialReported(S, "k", 3, {"val_loss": 0.3}, time_ms=3),
+        TrialStarted(S, "k", "a"),
+        *history,
+    )
+    points = [(p.step, p.time_ms) for part in parts for p in part.metrics]
+    assert points == [(1, 1), (3, 3), (2, 9)]
+
+
+def test_killed_between_the_last_report_and_the_end_every_step_is_there_once() -> None:
+    """The next driver finds the artifact and answers the trial from it, epoch by epoch."""
+    told = [TrialReported(S, "k", n, {"val_loss": n / 10}, time_ms=n) for n in (1, 2)]
+    again = [TrialReported(S, "k", n, {"val_loss": n / 10}, True, time_ms=10 + n) for n in (1, 2)]
+    parts = translate(
+        SweepStarted("news"),
+        TrialStarted(S, "k", "a"),
+        *told,
+        SweepStarted("news"),
+        TrialStarted(S, "k", "a", {}, {"cached": "true"}),
+        *again,
+        TrialFinished(S, "k", TrialState.COMPLETE, {"val_loss": 0.2}, time_ms=20),
+    )
+    points = [(p.name, p.step) for part in parts for p in part.metrics]
+    assert points == [("val_loss", 1), ("val_loss", 2), ("kept_val_loss", 0)]
+
+
 def test_once_per_run_metrics_are_sent_once_and_kept_epochs_have_their_own_name() -> None:
     _, first, second = translate(
         SweepStarted("news"),
