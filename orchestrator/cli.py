@@ -286,12 +286,14 @@ def predict(
 def list_components(
     what: Annotated[
         str | None,
-        typer.Argument(help="components, presets, sweeps, or a kind such as losses; all if none."),
+        typer.Argument(
+            help="components, presets, sweeps, a kind such as losses, or pkg.mod:Name; all if none."
+        ),
     ] = None,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """List components, presets and sweeps.
+    """List components with their sources, presets and sweeps.
 
     Example: orchestrator ls losses
     """

@@ -22,6 +22,7 @@ from orchestrator import cluster  # sets the environment Ray reads on import
 
 # isort: split
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -149,7 +150,7 @@ def run_trials(
             run_config=tune.RunConfig(
                 name="stage",
                 storage_path=str(scratch),
-                callbacks=[_Listener(driver)],
+                callbacks=[_Listener(driver), _NoProgress()],
                 failure_config=tune.FailureConfig(max_failures=MAX_INFRASTRUCTURE_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
@@ -239,6 +240,19 @@ class _Listener(tune.Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+class _NoProgress(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of Tune's own progress lines, which keep every trial for ever."""
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Print nothing."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Print nothing."""
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Print nothing."""
 
 
 def _scheduler(stop: StopFlag, asha: EarlyStopping | None) -> TrialScheduler:

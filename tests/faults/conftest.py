@@ -395,7 +395,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not self._healthy():
             assert self._process.poll() is None, "the server ended by itself"
             assert time.monotonic() < deadline, "the server did not come up"

@@ -80,7 +80,7 @@ def test_a_busy_machine_gets_another_chance(monkeypatch: pytest.MonkeyPatch, fai
 def test_a_machine_that_stays_busy_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def init() -> None:
+    def init(**_: Any) -> None:
         tried.append(1)
         raise BUSY
 
@@ -91,7 +91,7 @@ def test_a_machine_that_stays_busy_is_a_sentence(monkeypatch: pytest.MonkeyPatch
 
 
 def test_another_failure_of_ray_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init() -> None:
+    def init(**_: Any) -> None:
         raise ConnectionError("no such address")
 
     monkeypatch.setattr(cluster.ray, "init", init)
