@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.leftovers import claim, release, remove_leftovers
+from trainables.lease import DRIVER_VARIABLE
 
 # Ray reads these when it is imported or when its processes start, so they come first.
 _ENVIRONMENT = {
@@ -46,8 +48,11 @@ from ray.exceptions import (  # noqa: E402
     RayError,
     RayTaskError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 _START_ATTEMPTS = 3
+# A node starts a process for the question, and may read gigabytes of checkpoints to answer it.
+_ANSWER_SECONDS = 300.0
 OBJECT_STORE_BYTES = 200 * 2**20  # outputs travel as files, so the object store stays small
 
 # What a trial needs from the driver's environment; it holds no credentials.
@@ -62,11 +67,13 @@ class Node:
         name: Its address.
         cpu: Logical CPUs.
         gpu: Logical GPUs.
+        id: What Ray calls it.
     """
 
     name: str
     cpu: float
     gpu: float
+    id: str = ""
 
 
 @contextmanager
@@ -89,7 +96,7 @@ def connect(
         The alive nodes.
     """
     variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
-    variables |= {"TOKENIZERS_PARALLELISM": "false"}
+    variables |= {"TOKENIZERS_PARALLELISM": "false", DRIVER_VARIABLE: uuid.uuid4().hex}
     search_path = os.pathsep.join(
         part for part in (python_path, os.environ.get("PYTHONPATH", "")) if part
     )
@@ -121,7 +128,7 @@ def connect(
         remove_leftovers(session.parent)
         claim(session)
     try:
-        yield _nodes()
+        yield alive_nodes()
     except Exception as error:
         keep = keep or not isinstance(error, OrchestratorError)  # its logs may tell why
         raise
@@ -194,16 +201,62 @@ def _protect_token() -> None:
         token.chmod(0o600)
 
 
-def _nodes() -> list[Node]:
+def alive_nodes() -> list[Node]:
+    """List the nodes that are alive now."""
     return [
         Node(
             node["NodeManagerAddress"],
             float(node["Resources"].get("CPU", 0)),
             float(node["Resources"].get("GPU", 0)),
+            node["NodeID"],
         )
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+def ask_nodes(
+    nodes: Sequence[Node],
+    function: Callable[..., Any],
+    *arguments: Any,
+    seconds: float = _ANSWER_SECONDS,
+) -> dict[str, Any]:
+    """Run a function once on each node, all at the same time, however busy the node is.
+
+    Args:
+        nodes: Where.
+        function: Of an importable module, so that each node runs its own.
+        arguments: Of the function.
+        seconds: How long to wait for the answers.
+
+    Returns:
+        By node id what the function returned, or the exception that came instead. Nodes that were
+        lost before they answered are left out.
+    """
+    task = ray.remote(function)
+    asked = {
+        task.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        ).remote(*arguments): node.id
+        for node in nodes
+    }
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+    answers = {asked[reference]: _answer(reference) for reference in ready}
+    for reference, node in asked.items():
+        answers.setdefault(node, TimeoutError(f"no answer within {seconds:g} s"))
+        if isinstance(answers[node], TimeoutError):
+            ray.cancel(reference, force=True)
+    alive = {node.id for node in alive_nodes()}
+    return {node: answer for node, answer in answers.items() if node in alive}
+
+
+def _answer(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except RayError as error:
+        return error
 
 
 def slots(nodes: list[Node], resources: Mapping[str, float]) -> int:

@@ -63,6 +63,7 @@ class Engine:
     Attributes:
         ledger: The ledger of the stage that ran last.
         tags: Tags of every trial.
+        checkpoints: Folders that trials will read, each with its digest.
     """
 
     ledger: StageLedger
@@ -76,9 +77,11 @@ class Engine:
         self.bus = bus
         self.options = options
         self.tags: dict[str, str] = {}
+        self.checkpoints: dict[str, str] = {}
         self._home = home
         self._exits = ExitStack()
         self._nodes: list[Node] | None = None
+        self._checked: set[str] = set()
         self._said_no_gpu = False
 
     @cached_property
@@ -217,7 +220,23 @@ class Engine:
                     python_path=self.options.python_path,
                 )
             )
+        if self.options.address is not None:
+            self._check_nodes()
         return self._nodes
+
+    def _check_nodes(self) -> None:
+        """Check the nodes that have joined since the last stage; a local cluster is this machine.
+
+        Raises:
+            PreflightError: Trials could not run on some node.
+        """
+        from orchestrator import cluster, node_checks
+
+        new = [node for node in cluster.alive_nodes() if node.id not in self._checked]
+        if new:
+            node_checks.check_nodes(new, self.store.root, self.checkpoints, cluster.ask_nodes)
+            self._tell(f"nodes checked for store, release and checkpoints: {len(new)}")
+        self._checked |= {node.id for node in new}
 
     def _available(self, resources: StageResources, nodes: Sequence[Node]) -> dict[str, float]:
         """Return what a trial gets: GPUs only where there are any."""

@@ -6,7 +6,6 @@ talks to Ray or MLflow directly; stages are run by ``engine``, events are shippe
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from orchestrator import preflight
 from orchestrator.arms import Arms
+from orchestrator.deployment.release import this_release
 from orchestrator.engine import Engine, Options
 from orchestrator.errors import (
     Interrupted,
@@ -308,7 +308,12 @@ class Sweep:
     def _describe(self, materials: Materials) -> None:
         """Announce the sweep and write down what a report needs to know about the data."""
         data = materials.data
-        self.engine.tags = {"data_digest": data.digest, "git_sha": _git_sha()}
+        self.engine.tags = {"data_digest": data.digest, "git_sha": this_release().git}
+        self.engine.checkpoints = {
+            str(teacher.spec.model["checkpoint"]): teacher.spec.checkpoint_digest
+            for teacher in materials.teachers
+            if "checkpoint" in teacher.spec.model
+        }
         self.state.begin(materials)
         metric, direction = next(iter(self.config.search.objectives.items()))
         self._announced = True
@@ -343,14 +348,3 @@ def _distinct(proposals: Sequence[Proposal]) -> list[Proposal]:
 def as_preflight(error: Exception) -> PreflightError:
     """Turn an error about data or checkpoints into the list of problems it holds."""
     return PreflightError([Problem("", line) for line in str(error).splitlines() if line])
-
-
-def _git_sha() -> str:
-    """Return the commit of the code that runs, or ``unknown`` outside a checkout."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()

@@ -3,8 +3,9 @@
 A lease is a file that only one process can create. Its holder touches it again and again; whoever
 waits compares that time with the time of a file it writes itself, so both come from the file
 system's clock and skewed hosts do not matter. A holder that is certainly dead, or has not touched
-its lease for long, is followed by the next. Should a holder come back from a long sleep, the same
-artifact is made twice, which is a waste and not an error: its name is its content.
+its lease for long, is followed by the next; so is one that works for the same driver, which never
+gives an artifact to a second trial before the first is gone. Should a holder come back from a long
+sleep, the same artifact is made twice, a waste and not an error: its name is its content.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from trainables.store import disk_errors
 BEAT_SECONDS = 10.0
 # File systems of networks may show times that are a minute old.
 EXPIRY_SECONDS = 180.0
+DRIVER_VARIABLE = "ORCHESTRATOR_DRIVER"
+"""Set in the processes of trials: names the driver that started them."""
 
 
 class Lease:
@@ -58,6 +61,7 @@ class Lease:
         self._beat = beat
         self._expiry = expiry
         self._token = uuid.uuid4().hex
+        self._driver = os.environ.get(DRIVER_VARIABLE)
         self._stop = threading.Event()
 
     def take(self) -> str | None:
@@ -92,7 +96,8 @@ class Lease:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664)
         except FileExistsError:
             return False
-        text = json.dumps({"token": self._token, **Process.current().to_dict()})
+        described = {"token": self._token, "driver": self._driver, **Process.current().to_dict()}
+        text = json.dumps(described)
         try:
             os.write(descriptor, text.encode("utf-8"))
         except OSError:
@@ -125,6 +130,8 @@ class Lease:
         process = _process(holder)
         if process is not None and process.is_dead():
             return True
+        if self._driver is not None and holder.get("driver") == self._driver:
+            return True  # the host of the first attempt is lost: nobody here can see its processes
         probe = self._folder / f".{self._token}"
         try:
             probe.touch()

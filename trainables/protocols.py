@@ -135,11 +135,13 @@ class Hint(nn.Module):
         level: ``"features"`` for pooled features, ``"logits"`` for raw logits.
         needs_labels: Reads ``targets``, so unlabelled rows cannot be used.
         needs_heads: ``setup`` needs the teachers' final linear layers.
+        precision: Of the learned maps; the trainer sets that of the student.
     """
 
     level: Literal["features", "logits"] = "features"
     needs_labels: bool = False
     needs_heads: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def setup(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,9 @@ class _Training:
         self.dev = Predictor(open_encoded(store, spec.dev), device=self.device)
         self.model = build_model(spec, store).to(self.device)
         self.guidance = _open_guidance(spec, store, self.rows) if spec.distils else None
-        self.objective = _build_objective(spec, self.model, self.guidance).to(self.device)
+        self.objective = _build_objective(spec, self.model, self.guidance, self.precision).to(
+            self.device
+        )
         self.schedule = _build_schedule(spec)
         self.generator = batch_generator(spec.seed)
 
@@ -266,7 +268,12 @@ def _hook(part: Any, name: str, contract: type[Any] = Weighting) -> Callable[...
     return hook
 
 
-def _build_objective(spec: StudentSpec, model: nn.Module, guidance: Guidance | None) -> Objective:
+def _build_objective(
+    spec: StudentSpec,
+    model: nn.Module,
+    guidance: Guidance | None,
+    precision: Literal["fp32", "bf16"],
+) -> Objective:
     # The key of a student with one teacher leaves the weighting out, so it must not matter.
     several = len(spec.teachers) > 1
     weighting = _component("weightings", spec.weighting if several else {"name": "average"})
@@ -278,6 +285,7 @@ def _build_objective(spec: StudentSpec, model: nn.Module, guidance: Guidance | N
         )
         if spec.hint is not None and spec.beta:
             hint = _component("hints", spec.hint)
+            hint.precision = precision
             guidance.prepare(hint, int(model.n_features))  # type: ignore[arg-type]
     return Objective(
         ce_weight=spec.ce_weight,

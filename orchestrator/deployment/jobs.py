@@ -29,6 +29,7 @@ VARIABLE = "ORCHESTRATOR_CLUSTER"
 _SWEEP = "sweep"  # a job's metadata; not secret
 _RETRY_SECONDS = 2.0
 _PROBE_SECONDS = 5.0
+_MOST_NODES = 10_000  # what Ray lists at most; its default is a hundred
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class Cluster:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+        # It tells of each connection it closes, and sets its own level when it is imported.
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.ERROR)
         try:
             self._client = JobSubmissionClient(self.address)
         except ConnectionError as error:
@@ -230,10 +232,30 @@ class Cluster:
         socket.create_connection((place.hostname, port), timeout=_PROBE_SECONDS).close()
 
     def nodes(self) -> list[NodeState]:
-        """List the alive nodes, the head first."""
-        from ray.util.state import list_nodes
+        """List the alive nodes, the head first.
 
-        found = list_nodes(address=self.address, detail=True, filters=[("state", "=", "ALIVE")])
+        Raises:
+            OrchestratorError: The cluster does not say.
+
+        Source: ray 2.60, dashboard/state_aggregator.py, ``list_nodes``: it counts the dead nodes
+        that the filter left out as missing output, on which the client would raise.
+        """
+        from ray.util.state import list_nodes
+        from ray.util.state.exception import RayStateApiException
+
+        alive = [("state", "=", "ALIVE")]
+        try:
+            found = list_nodes(
+                address=self.address,
+                detail=True,
+                filters=alive,
+                limit=_MOST_NODES,
+                raise_on_missing_output=False,
+            )
+        except RayStateApiException as error:
+            raise OrchestratorError(
+                f"the cluster at {self.address} does not list its nodes; ask again in a moment"
+            ) from error
         states = [
             NodeState(
                 node.node_ip,

@@ -85,9 +85,7 @@ def main() -> None:
         torch.set_num_threads(1)
         store = Store(root)
         models = [
-            load_model(store.read("teacher", teacher.key).file("model"))
-            .eval()
-            .to(pick_device())
+            load_model(store.read("teacher", teacher.key).file("model")).eval().to(pick_device())
             for teacher in base.teachers
         ]
         rows = [open_encoded(store, key) for key in encoded]

@@ -110,15 +110,17 @@ class Host:
         )
 
     def popen(self, *command: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start a command on this host that the test waits for or kills."""
+        """Start a command on this host that the test waits for, or that ends with the host."""
         with log.open("wb") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*self._inside(), *command],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=self.environment(),
                 cwd=self.folder,
             )
+        self._processes.append(process)
+        return process
 
     def cut(self) -> None:
         """Lose power."""
@@ -257,13 +259,17 @@ class Stack:
             },
         )
 
-    def add_worker(self, name: str) -> Path:
-        """Start a worker of two CPUs and one logical GPU."""
+    def add_worker(self, name: str, *, shared: bool = True) -> Path:
+        """Start a worker of two CPUs and one logical GPU, with the store or an empty folder."""
         worker = self.hosts.add(name)
         worker.give(self.secrets, secrets.RAY_TOKEN)
         size = "--num-cpus 2 --num-gpus 1"
         where = f"--node-ip {worker.ip} --address {self.head.ip}:6379"
-        return worker.start(_restarting("worker", f"{size} {where}"))
+        command = _restarting("worker", f"{size} {where}")
+        if not shared:
+            hide = f'mount -t tmpfs tmpfs {self.home.parent} && exec "$@"'
+            command = ["bash", "-c", hide, "bash", *command]
+        return worker.start(command)
 
     def psql(self, name: str, query: str) -> subprocess.CompletedProcess[str]:
         """Ask one of the two databases."""
@@ -276,6 +282,13 @@ class Stack:
         where = ["--address", self.dashboard]
         command = [PYTHON, "-m", "orchestrator", "cluster", *arguments, *where]
         return self.desk.run(*command, timeout=timeout)
+
+    def alive(self) -> set[str]:
+        """Return the addresses of the alive nodes, as the desk sees them."""
+        done = self.orchestrator("status", "--json")
+        if done.returncode:
+            return set()
+        return {node["address"] for node in json.loads(done.stdout)["nodes"]}
 
 
 def _restarting(role: str, options: str) -> list[str]:
@@ -291,6 +304,14 @@ def wait(ready: Any, seconds: float, what: str) -> float:
         assert time.monotonic() - started < seconds, f"{what}: not within {seconds:g} s"
         time.sleep(0.5)
     return time.monotonic() - started
+
+
+@pytest.fixture(scope="session")
+def figures() -> Iterator[dict[str, Any]]:
+    """What the tests measure, printed at the end."""
+    figures: dict[str, Any] = {}
+    yield figures
+    print(json.dumps(figures, indent=1))
 
 
 @pytest.fixture(scope="session")
@@ -314,7 +335,7 @@ def stack(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         stack.start_head()
         stack.add_worker("worker1")
         stack.add_worker("worker2")
-        wait(lambda: nodes(stack) == 3, 400, "the cluster")
+        wait(lambda: len(stack.alive()) == 3, 400, "the cluster")
         wait(stack.mlflow_is_up, 180, "MLflow")
         yield stack
     finally:
@@ -322,9 +343,3 @@ def stack(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
             if name in hosts:
                 hosts[name].close()
         shutil.rmtree(databases)
-
-
-def nodes(stack: Stack) -> int:
-    """Count the alive nodes, as the desk sees them."""
-    done = stack.orchestrator("status", "--json")
-    return len(json.loads(done.stdout)["nodes"]) if done.returncode == 0 else 0

@@ -55,13 +55,6 @@ print("ANSWERED", answer)
 """
 
 
-@pytest.fixture(scope="module")
-def figures() -> Iterator[dict[str, Any]]:
-    figures: dict[str, Any] = {}
-    yield figures
-    print(json.dumps(figures, indent=1))
-
-
 def _http(stack: Any, method: str, url: str, *headers: str, body: str = "{}") -> str:
     """Send a request from the stranger's host; returns the status and the start of the answer."""
     program = (
@@ -193,7 +186,7 @@ def survived(stack: Any, figures: dict[str, Any]) -> dict[str, Any]:
     stack.add_worker("worker3")
     alive = {stack.head.ip, stack.hosts["worker2"].ip, stack.hosts["worker3"].ip}
     figures["seconds until another worker had joined"] = watch.until(
-        lambda: alive <= watch.nodes(), 240, "the new worker"
+        lambda: alive <= stack.alive(), 240, "the new worker"
     )
     enough = max(6, figures["students when a worker was lost"] + 2)
     watch.until(lambda: watch.students() >= enough, 400, f"{enough} students")
@@ -207,7 +200,7 @@ def survived(stack: Any, figures: dict[str, Any]) -> dict[str, Any]:
     stack.head.repair()
     stack.start_head()
     figures["seconds until the cluster was back"] = watch.until(
-        lambda: watch.nodes() == alive, 240, "the cluster with a new head"
+        lambda: stack.alive() == alive, 240, "the cluster with a new head"
     )
     again = stack.orchestrator("submit", *SWEEP, timeout=600)
     figures["seconds in all"] = round(time.monotonic() - started, 1)
@@ -255,12 +248,6 @@ class _Watch:
 
     def students(self) -> int:
         return len(self.complete())
-
-    def nodes(self) -> set[str]:
-        done = self._stack.orchestrator("status", "--json")
-        if done.returncode:
-            return set()
-        return {node["address"] for node in json.loads(done.stdout)["nodes"]}
 
 
 def test_a_sweep_survives_the_loss_of_a_worker_and_of_the_head(

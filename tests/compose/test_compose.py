@@ -174,7 +174,9 @@ def test_a_worker_cannot_reach_the_databases(stack: Stack) -> None:
 
 def test_a_sweep_ends_complete_though_a_worker_is_killed(finished: str, stack: Stack) -> None:
     assert "[students 15/15]" in finished
-    assert len(json.loads(stack.run("status", "--json").stdout)["nodes"]) == 2
+    done = stack.run("status", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["nodes"]) == 2
 
 
 def test_mlflow_shows_the_runs_to_its_admin_only(finished: str, stack: Stack) -> None:
@@ -201,7 +203,7 @@ def test_mlflow_shows_the_runs_to_its_admin_only(finished: str, stack: Stack) ->
 def test_containers_and_their_logs_hold_no_secret(finished: str, stack: Stack) -> None:
     texts = []
     for container in _containers():
-        texts += [_docker("inspect", container), _docker("top", container, "-eo", "args")]
+        texts += [_docker("inspect", container), _docker("top", container, "-eo", "pid,args")]
         command = ["docker", "logs", container]
         logs = subprocess.run(command, capture_output=True, text=True, check=True)
         texts.append(logs.stdout + logs.stderr)

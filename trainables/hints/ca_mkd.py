@@ -76,7 +76,7 @@ class CAMKD(Hint):
         self, student: Tensor, teachers: Sequence[Tensor], weights: Tensor, targets: Tensor
     ) -> Tensor:
         """Return ``[B]`` for student ``[B, D]`` and teachers ``[B, D_k]``."""
-        students = project(self.projections, student, teachers)
+        students = project(self.projections, student, teachers, self.precision)
         with torch.no_grad():
             logits = [
                 F.linear(mine, self.get_buffer(f"weight_{k}"), self.get_buffer(f"bias_{k}"))

@@ -46,7 +46,7 @@ class FitNets(Hint):
         self, student: Tensor, teachers: Sequence[Tensor], weights: Tensor, targets: Tensor
     ) -> Tensor:
         """Return ``[B]`` for student ``[B, D]`` and teachers ``[B, D_k]``."""
-        students = project(self.projections, student, teachers)
+        students = project(self.projections, student, teachers, self.precision)
         return weighted_distance(self._distance, students, teachers, weights)
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class SmoothL1(Hint):
         self, student: Tensor, teachers: Sequence[Tensor], weights: Tensor, targets: Tensor
     ) -> Tensor:
         """Return ``[B]`` for student ``[B, D]`` and teachers ``[B, D_k]``."""
-        students = project(self.projections, student, teachers)
+        students = project(self.projections, student, teachers, self.precision)
         return weighted_distance(self._distance, students, teachers, weights)
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -171,3 +171,23 @@ def test_a_cluster_that_is_not_there_is_told(
         monkeypatch.setenv(name, "")  # so that what the call sets is undone
     with pytest.raises(OrchestratorError, match=r"no cluster answers at http://127\.0\.0\.1:9;"):
         Cluster("http://127.0.0.1:9", tmp_path)
+
+
+def test_a_dead_node_does_not_hide_the_alive_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray 2.60 answers so after a worker was lost: what the filter left out counts as missing."""
+    from ray.util.state.api import StateApiClient
+
+    nodes = [
+        {"node_id": f"{number}", "node_ip": f"10.0.0.{number}", "is_head_node": number == 2}
+        | {"state": "ALIVE", "resources_total": {"CPU": 2.0}, "labels": {}}
+        | {"node_name": "", "state_message": None}
+        for number in (1, 2)
+    ]
+    answer = {"result": nodes, "total": 3, "num_after_truncation": 2, "num_filtered": 2}
+    monkeypatch.setattr(StateApiClient, "__init__", lambda self, address: None)
+    monkeypatch.setattr(StateApiClient, "_make_http_get_request", lambda *a, **k: answer)
+    found = _cluster(monkeypatch, _Client()).nodes()
+    assert [(node.address, node.head) for node in found] == [
+        ("10.0.0.2", True),
+        ("10.0.0.1", False),
+    ]
