@@ -6,6 +6,9 @@ recognised by its checksum and the epoch is trained again.
 
 It is written after every epoch, and an epoch of a small student takes a second: so the tensors go
 straight to the file, without pickling and without a second copy, under a cheap checksum.
+
+Where the store is a URL, the file is on this node and goes there now and then, so that another node
+can continue (``trainables.remote_checkpoint``).
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +29,10 @@ from torch import Tensor
 
 from trainables.store import disk_errors
 
+if TYPE_CHECKING:
+    from trainables.remote import Remote
+    from trainables.remote_checkpoint import RemoteCheckpoint
+
 
 class Checkpoint:
     """The newest state of one trial, in ``<root>/checkpoints/<key>/state.safetensors``.
@@ -32,11 +40,13 @@ class Checkpoint:
     Args:
         root: Root folder of the content store.
         key: Key of the trial's artifact.
+        remote: The files of a store behind a URL; ``root`` is then this node's folder for it.
     """
 
-    def __init__(self, root: Path, key: str) -> None:
+    def __init__(self, root: Path, key: str, *, remote: Remote | None = None) -> None:
         self.root = root
         self.folder = root / "checkpoints" / key[:2] / key
+        self._elsewhere = None if remote is None else _elsewhere(remote, key)
 
     @property
     def path(self) -> Path:
@@ -47,12 +57,14 @@ class Checkpoint:
         """Replace the checkpoint by ``state``: tensors and JSON values, nested as they may be.
 
         Raises:
-            StoreError: The disk is full, read-only or not writable.
+            StoreError: The disk is full, read-only or not writable, or the URL does not answer.
         """
         tensors: dict[str, Tensor] = {}
         tree = json.dumps(_pack(state, tensors, set()))
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         facts = {"tree": tree, "crc32": str(_checksum(tree, tensors))}
+        if self._elsewhere is not None:
+            facts["saves"] = str(self._elsewhere.count())
         try:
             with disk_errors("a checkpoint", self.root):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,25 +72,70 @@ class Checkpoint:
                 temporary.replace(self.path)
         finally:
             temporary.unlink(missing_ok=True)
+        if self._elsewhere is not None:
+            self._elsewhere.upload(self.path)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest state, on the CPU, or None if there is none that is whole."""
-        if not self.path.is_file():
-            return None
-        try:
-            with safe_open(self.path, framework="pt") as stored:
-                facts = stored.metadata()
-                tensors = {name: stored.get_tensor(name) for name in _numbered(stored.keys())}
-            if _checksum(facts["tree"], tensors) != int(facts["crc32"]):
-                return None
-        except (SafetensorError, KeyError, TypeError, ValueError):
-            return None
-        state: dict[str, Any] = _unpack(json.loads(facts["tree"]), tensors)
-        return state
+        if self._elsewhere is None:
+            found = _read(self.path)
+        else:
+            with disk_errors("a checkpoint", self.root):
+                found = self._newest(self._elsewhere)
+        return None if found is None else found.state
 
     def clear(self) -> None:
         """Remove the checkpoint."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._elsewhere is not None:
+            self._elsewhere.clear()
+
+    def _newest(self, elsewhere: RemoteCheckpoint) -> _Saved | None:
+        """Return this node's state, or the one another node has uploaded since."""
+        here = _read(self.path)
+        saves = 0 if here is None else here.saves
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fetched = self.folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            if elsewhere.download(fetched, newer_than=saves):
+                there = _read(fetched)
+                if there is not None:
+                    fetched.replace(self.path)
+                    here = there
+        finally:
+            fetched.unlink(missing_ok=True)
+        elsewhere.continue_from(0 if here is None else here.saves)
+        return here
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A whole state, and how often its trial had saved one, on whatever node; 0 if not counted."""
+
+    state: dict[str, Any]
+    saves: int
+
+
+def _read(path: Path) -> _Saved | None:
+    """Return what a file holds, None if it is not there or not whole."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as stored:
+            facts = stored.metadata()
+            tensors = {name: stored.get_tensor(name) for name in _numbered(stored.keys())}
+        if _checksum(facts["tree"], tensors) != int(facts["crc32"]):
+            return None
+        saves = int(facts.get("saves", 0))
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return _Saved(_unpack(json.loads(facts["tree"]), tensors), saves)
+
+
+def _elsewhere(remote: Remote, key: str) -> RemoteCheckpoint:
+    from trainables.remote_checkpoint import RemoteCheckpoint
+
+    return RemoteCheckpoint(remote, key)
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], storages: set[int]) -> Any:

@@ -4,6 +4,9 @@ An artifact is a folder ``<root>/<kind>/<key[:2]>/<key>/`` named by the hash of 
 changes its content. It is written under a temporary name and renamed into place once its
 ``manifest.json`` is complete: no manifest, does not exist. Every file is verified against the
 manifest before its first use in a process; what does not match is set aside and made again.
+
+The root may be a URL, such as ``s3://bucket/prefix``: then the truth is there, and a folder of this
+node holds copies (``trainables.remote_artifacts``).
 """
 
 from __future__ import annotations
@@ -20,16 +23,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from trainables.errors import ArtifactCorrupt, ArtifactMissing, StoreError
 
+if TYPE_CHECKING:
+    from trainables.remote import Remote
+    from trainables.remote_artifacts import RemoteArtifacts
+
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ASIDE = "set-aside"
 
+# This node's copy, and two that are fetched in its place.
+_COPIES = 3
 _NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
 _DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -142,17 +151,40 @@ class Draft:
 
 
 class Store:
-    """A content store below ``root``, on a local disk or a file system all nodes share.
+    """A content store: a folder on a disk or a file system all nodes share, or a URL.
 
     Args:
-        root: Its folder.
+        root: Its folder, or the URL of a place that fsspec knows.
         notify: Told in a sentence of every damaged artifact that is set aside.
+
+    Attributes:
+        address: The folder or the URL: what another process needs to open the same store.
+        root: The folder; of a URL, this node's folder for copies.
+        remote: The files behind the URL, None for a folder.
+
+    Raises:
+        StoreError: The URL cannot be used.
     """
 
     def __init__(self, root: Path | str, *, notify: Callable[[str], None] | None = None) -> None:
-        self.root = Path(root).absolute()
         self.notify = notify
+        self.remote: Remote | None = None
+        self._origin: RemoteArtifacts | None = None
         self._verified: dict[tuple[str, str], tuple[int, Artifact]] = {}
+        if isinstance(root, str) and "://" in root:
+            self._open(root)
+        else:
+            self.root = Path(root).absolute()
+            self.address = str(self.root)
+
+    def _open(self, url: str) -> None:
+        from trainables.remote import Remote  # clients of services are slow to import
+        from trainables.remote_artifacts import RemoteArtifacts, cache_folder
+
+        self.remote = Remote(url)
+        self.address = self.remote.url
+        self.root = cache_folder(self.address)
+        self._origin = RemoteArtifacts(self.remote, self.root)
 
     def path(self, kind: str, key: str) -> Path:
         """Return where the artifact lives or would live."""
@@ -162,7 +194,10 @@ class Store:
 
     def exists(self, kind: str, key: str) -> bool:
         """Tell whether a manifest is there; cheap, does not verify the content."""
-        return (self.path(kind, key) / MANIFEST).is_file()
+        path = self.path(kind, key) / MANIFEST
+        if self._origin is not None:
+            return self._origin.manifest(kind, key) is not None
+        return path.is_file()
 
     def read(self, kind: str, key: str) -> Artifact:
         """Return the artifact after checking sizes and checksums once per process.
@@ -170,24 +205,35 @@ class Store:
         Raises:
             ArtifactMissing: There is no manifest.
             ArtifactCorrupt: Content and manifest disagree; the artifact has been set aside.
+            StoreError: The URL of the store does not answer, or this disk is full.
         """
         folder = self.path(kind, key)
-        manifest_path = folder / MANIFEST
-        try:
-            stamp = manifest_path.stat().st_mtime_ns
-        except OSError as error:
-            raise ArtifactMissing(f"the store has no {kind} {key[:12]} in {self.root}") from error
         known = self._verified.get((kind, key))
+        try:
+            stamp = (folder / MANIFEST).stat().st_mtime_ns
+        except OSError as error:
+            if self._origin is None:
+                raise self._missing(kind, key) from error
+            known = None
         if known is not None and known[0] == stamp:
             return known[1]
-        artifact = self._verify(kind, key, folder)
+        if self._origin is not None:
+            artifact = self._copy(kind, key, folder, self._origin)
+            stamp = (folder / MANIFEST).stat().st_mtime_ns
+        else:
+            artifact = self._verify(kind, key, folder)
         self._verified[kind, key] = (stamp, artifact)
         return artifact
 
+    def _missing(self, kind: str, key: str) -> ArtifactMissing:
+        return ArtifactMissing(f"the store has no {kind} {key[:12]} in {self.address}")
+
     def meta(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what the manifest records, unverified, or None if there is none."""
+        path = self.path(kind, key) / MANIFEST
         try:
-            manifest = json.loads((self.path(kind, key) / MANIFEST).read_bytes())
+            found = path.read_bytes() if self._origin is None else self._origin.manifest(kind, key)
+            manifest = json.loads(found or b"")
         except (OSError, ValueError):
             return None
         meta: dict[str, Any] | None = manifest.get("meta")
@@ -195,6 +241,8 @@ class Store:
 
     def keys(self, kind: str) -> list[str]:
         """List the keys of all complete artifacts of ``kind``."""
+        if self._origin is not None:
+            return self._origin.keys(kind)
         return sorted(path.parent.name for path in (self.root / kind).glob(f"??/*/{MANIFEST}"))
 
     @contextmanager
@@ -206,7 +254,7 @@ class Store:
         the same artifact first, its content stands: both were made from the same key.
 
         Raises:
-            StoreError: The disk is full, read-only or not writable.
+            StoreError: The disk is full, read-only or not writable, or the URL does not answer.
         """
         folder = self.path(kind, key)
         temporary = self.root / "tmp" / f"{kind}-{key[:12]}-{uuid.uuid4().hex}"
@@ -223,6 +271,8 @@ class Store:
         """Remove an artifact; the manifest goes first, so a torn deletion does not exist."""
         folder = self.path(kind, key)
         self._verified.pop((kind, key), None)
+        if self._origin is not None:
+            self._origin.delete(kind, key)
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -247,6 +297,8 @@ class Store:
         (draft.path / MANIFEST).write_text(text, encoding="utf-8")
         _fsync(draft.path / MANIFEST)
         _fsync(draft.path)
+        if self._origin is not None and not self._origin.publish(kind, key, draft.path):
+            return  # another was first; its content is copied when it is read
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not (folder / MANIFEST).is_file():
             self._set_aside(folder)
@@ -258,23 +310,48 @@ class Store:
         _fsync(folder.parent)
 
     def _verify(self, kind: str, key: str, folder: Path) -> Artifact:
+        found = self._check(kind, key, folder)
+        if isinstance(found, str):
+            self._set_aside(folder)
+            raise self._damaged(kind, key, found)
+        return found
+
+    def _copy(self, kind: str, key: str, folder: Path, origin: RemoteArtifacts) -> Artifact:
+        """Verify this node's copy; a bad one is made anew, and again, before others suffer."""
+        if origin.manifest(kind, key) is None:
+            raise self._missing(kind, key)
+        problem = ""
+        for _ in range(_COPIES):
+            found = origin.fetch(kind, key, folder) or self._check(kind, key, folder)
+            if isinstance(found, Artifact):
+                return found
+            problem = found
+            shutil.rmtree(folder, ignore_errors=True)
+            if origin.refresh(kind, key) is None:
+                raise self._missing(kind, key)  # withdrawn by another in this moment
+        origin.withdraw(kind, key)
+        raise self._damaged(kind, key, problem)
+
+    def _check(self, kind: str, key: str, folder: Path) -> Artifact | str:
+        """Return the artifact, or what is wrong with it."""
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
             problem = _mismatch(manifest, kind, key, folder)
         except FileNotFoundError as error:
+            if self._origin is not None:
+                return "its copy was removed"
             raise ArtifactMissing(f"{kind} {key[:12]} was removed from {self.root}") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             problem = f"its manifest is unreadable ({error})"
-        if problem is not None:
-            self._set_aside(folder)
-            text = (
-                f"{kind} {key[:12]} in {self.root} is damaged: {problem}; "
-                f"it was moved to {ASIDE}/ and will be made again"
-            )
-            if self.notify is not None:
-                self.notify(text)
-            raise ArtifactCorrupt(text)
-        return Artifact(kind, key, folder, manifest["meta"])
+        return problem or Artifact(kind, key, folder, manifest["meta"])
+
+    def _damaged(self, kind: str, key: str, problem: str) -> ArtifactCorrupt:
+        what = f"{kind} {key[:12]} in {self.address} is damaged: {problem}; "
+        done = f"it was moved to {ASIDE}/" if self.remote is None else "its manifest was removed"
+        text = f"{what}{done} and will be made again"
+        if self.notify is not None:
+            self.notify(text)
+        return ArtifactCorrupt(text)
 
     def _set_aside(self, folder: Path) -> None:
         target = self.root / ASIDE / f"{folder.parent.parent.name}-{folder.name}-{time.time_ns()}"

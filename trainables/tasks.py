@@ -76,8 +76,8 @@ def run_task(
     """
     read, run = TASKS[task]
     spec = read(values)
-    checkpoint = Checkpoint(store.root, spec.key)
-    with closing(Lease(store.root, task, spec.key)) as lease:
+    checkpoint = Checkpoint(store.root, spec.key, remote=store.remote)
+    with closing(Lease(store.root, task, spec.key, remote=store.remote)) as lease:
         while (artifact := _find(store, task, spec.key)) is None and not lease.held:
             holder = lease.take()
             if holder is not None:

@@ -257,6 +257,7 @@ def test_a_sweep_survives_the_loss_of_a_worker_and_of_the_head(
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr
     assert survived["first_code"] == 1
     assert "submit the same config again and the sweep continues" in survived["first"]
+    assert "nodes checked for store, release and checkpoints: 3" in again.stdout
     assert watch.students() == STUDENTS + CONTROLS
     assert survived["done_before"] <= watch.complete()  # no result was lost
     lost = [name for name in watch.complete() if name in survived["done_before"]]

@@ -174,6 +174,7 @@ def test_a_worker_cannot_reach_the_databases(stack: Stack) -> None:
 
 def test_a_sweep_ends_complete_though_a_worker_is_killed(finished: str, stack: Stack) -> None:
     assert "[students 15/15]" in finished
+    assert "nodes checked for store, release and checkpoints: 3" in finished
     done = stack.run("status", "--json")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["nodes"]) == 2

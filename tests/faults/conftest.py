@@ -71,6 +71,10 @@ CONFIG: dict[str, Any] = {
 }
 
 
+# Ray lets its workers give way to everything else; beside other work a case would take minutes.
+PROMPT = {"RAY_worker_niceness": "0"}
+
+
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Print what a test counted: ``figure(trials=7, epochs=21)``."""
@@ -143,11 +147,13 @@ class Bench:
         folder: Holds the home, the configs and the logs.
         home: Where the sweeps write.
         environment: Added to that of every process.
+        address: A Ray cluster that runs already; None lets each sweep start its own.
     """
 
     folder: Path
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    address: str | None = None
     _running: list[Running] = field(default_factory=list)
 
     def config(self, name: str = NAME, **changes: Any) -> Path:
@@ -171,7 +177,8 @@ class Bench:
         return [sys.executable, "-m", "orchestrator", *map(str, arguments)]
 
     def sweep_command(self, config: Path, *arguments: str | Path) -> list[str]:
-        options = ("--home", self.home, "--cpus", "2", "--json", *arguments)
+        address = ("--address", self.address) if self.address else ()
+        options = ("--home", self.home, "--cpus", "2", "--json", *address, *arguments)
         return self.command("sweep", config, *options)
 
     def start(
@@ -213,7 +220,7 @@ class Bench:
         return done
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(HERE), **self.environment, **more}
+        return {**os.environ, **PROMPT, "PYTHONPATH": str(HERE), **self.environment, **more}
 
     def end(self) -> None:
         for running in self._running:
@@ -327,6 +334,38 @@ def mlflow_steps(database: Path, sweep: str, stage: str, metric: str) -> dict[st
     for key, step in rows:
         steps.setdefault(key, []).append(step)
     return steps
+
+
+@pytest.fixture(scope="session")
+def ray_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give all processes one token, which Ray reads once in each and then keeps."""
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text("0123456789abcdef" * 4)
+    token.chmod(0o600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_token: None) -> Iterator[str]:
+    """Start a Ray cluster for all cases that are not about Ray's own processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PROMPT.items():
+            patch.setenv(name, value)
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture
+def shared_ray(request: pytest.FixtureRequest, ray_address: str) -> None:
+    """Let the test's sweeps run on that cluster, which saves them a start of Ray each."""
+    for name in {"bench", "fresh"} & set(request.fixturenames):
+        request.getfixturevalue(name).address = ray_address
 
 
 @pytest.fixture(scope="session")

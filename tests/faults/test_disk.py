@@ -68,6 +68,7 @@ def expect_one_sentence(run: Any, *words: str) -> str:
     return errors[0]
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_disk_that_fills_up_midway(
     fresh: Any, figure: Any, mounted: Callable[[Path], Path]
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_disk_that_fills_up_midway(
     )
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_store_that_becomes_read_only(
     bench: Any, figure: Any, mounted: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_damaged_artifacts_are_found_and_made_again(bench: Any, figure: Any) -> None:
     config = bench.config()
     bench.sweep(config)

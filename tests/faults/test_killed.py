@@ -95,12 +95,8 @@ def test_a_workers_death_costs_its_epoch_in_flight(bench: Any, figure: Any) -> N
 
 
 @pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def two_nodes(monkeypatch: pytest.MonkeyPatch, ray_token: None) -> Iterator[Any]:
     """A cluster of two nodes with a CPU each, as processes of this machine."""
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef" * 4)
-    token.chmod(0o600)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     # The default is half a minute of missed heartbeats; a dead node should be seen in seconds.
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
     monkeypatch.setenv("RAY_health_check_failure_threshold", "4")

@@ -8,7 +8,12 @@ import pytest
 
 from orchestrator.tracking.events import Notice
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("shared_ray"),
+]
 AWAY_SECONDS = 60
 
 

@@ -14,7 +14,12 @@ import pytest
 from orchestrator.records import Stage
 from orchestrator.tracking.events import TrialReported
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("shared_ray"),
+]
 # Long enough epochs that a driver which stands still would be seen between them.
 CHANGES = {"student.loss": {"name": "stand_ins:Slow", "seconds": 0.1}, "student.epochs": 6}
 TRIALS, EPOCHS = 4, 6
@@ -113,9 +118,10 @@ def expect_delivered(bench: Any, server: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def healthy(make_bench: Any, tmp_path_factory: pytest.TempPathFactory) -> float:
+def healthy(make_bench: Any, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> float:
     """The training seconds of the same trials without any trouble: MLflow is a local file."""
     bench = make_bench(tmp_path_factory.mktemp("healthy"))
+    bench.address = ray_address
     bench.sweep(bench.config(**CHANGES))
     return training_seconds(bench)
 

@@ -17,9 +17,10 @@ SLOW_TEACHER = {"teachers.0.model": {"name": "stand_ins:SlowLinear", "embedding_
 
 
 def test_two_drivers_on_one_sweep(bench: Any, figure: Any) -> None:
-    config = bench.config(**{"student.loss": SLOW})
+    config = bench.config(**{"student.loss": {**SLOW, "seconds": 0.6}})
     first = bench.start(config)
-    first.wait_until(bench.sign_of_life())
+    # All of its training is still before it, so that the second comes while it is at work.
+    first.wait_until(lambda: "starting Ray" in first.text())
     second = bench.start(config)
     assert second.wait() == 3, second.text()
     assert "another driver is running sweep 'fault'" in second.text()

@@ -20,6 +20,7 @@ def grid(key: str, *options: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_errors_that_would_come_again(bench: Any, figure: Any) -> None:
     plan = grid("loss", "kd", "stand_ins:Bug", "stand_ins:Diverging")
     bench.sweep(bench.config(**plan))
@@ -49,6 +50,7 @@ def test_errors_that_would_come_again(bench: Any, figure: Any) -> None:
     figure(failed=2, retried=0, complete=1, exit_code_over_budget=4)
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_failed_trial_budget_stops_the_sweep(bench: Any, figure: Any) -> None:
     changes = {"student.loss": "stand_ins:Bug", "search.trials": 12}
     text = bench.sweep(bench.config(budget={"failed_trials": 2}, **changes), code=4)
