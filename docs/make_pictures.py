@@ -53,7 +53,7 @@ WITHOUT_PATHS = r"""() => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const node = walk.currentNode;
-    node.nodeValue = node.nodeValue.replace(/(file:\/\/)?\/[^\s,]*\//g, "");
+    node.nodeValue = node.nodeValue.replace(/(^|[^\w])(file:\/\/)?\/[^\s,]*\//g, "$1");
   }
 }"""
 START_SECONDS, LOAD_MS, DRAW_MS = 300, 300_000, 4_000

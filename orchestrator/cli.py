@@ -37,6 +37,15 @@ HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="Where everything is kept.", envvar="ORCHESTRATOR_HOME"),
 ]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Keep artifacts in s3://bucket/prefix, not in the home, which remembers it.",
+        envvar="ORCHESTRATOR_STORE",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Name = Annotated[str | None, typer.Argument(help="A sweep; without it, the latest.")]
 Address = Annotated[
@@ -70,6 +79,7 @@ def sweep(
         int | None, typer.Option(min=1, help="Short for --set search.trials=N.")
     ] = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     address: Address = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
@@ -86,7 +96,7 @@ def sweep(
 
     settings = _load(config, overrides, trials)
     options = Options(address=address, cpus=cpus, gpus=gpus, python_path=str(Path.cwd()))
-    report = run_sweep(settings, Home(home), options, "quiet" if quiet else "auto")
+    report = run_sweep(settings, Home(home, store=store), options, "quiet" if quiet else "auto")
     if as_json:
         _print_json(report.to_json())
     else:
@@ -101,6 +111,7 @@ def reproduce(
     ] = False,
     overrides: Overrides = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     address: Address = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
@@ -117,7 +128,8 @@ def reproduce(
     from orchestrator.show import show_reproduction
 
     options = Options(address=address, cpus=cpus, gpus=gpus, python_path=str(Path.cwd()))
-    result = run(preset, list(overrides or []), Home(home), options, fast=fast, quiet=quiet)
+    place = Home(home, store=store)
+    result = run(preset, list(overrides or []), place, options, fast=fast, quiet=quiet)
     if as_json:
         _print_json(result.to_json())
     else:
@@ -129,6 +141,7 @@ def plan(
     config: Config = "quickstart",
     overrides: Overrides = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
     estimate: Annotated[
@@ -144,7 +157,13 @@ def plan(
     from orchestrator.show import show_plan
 
     result = plan_sweep(
-        _load(config, overrides), home, cpus=cpus, gpus=gpus, estimate=estimate, tell=_tell
+        _load(config, overrides),
+        home,
+        store=store,
+        cpus=cpus,
+        gpus=gpus,
+        estimate=estimate,
+        tell=_tell,
     )
     if as_json:
         _print_json(result.to_json())

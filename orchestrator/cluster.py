@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.leftovers import claim, release, remove_leftovers
-from trainables.lease import DRIVER_VARIABLE
+from trainables.lease import SWEEP_VARIABLE
 
 # Ray reads these when it is imported or when its processes start, so they come first.
 _ENVIRONMENT = {
@@ -83,6 +83,7 @@ def connect(
     cpus: int | None = None,
     gpus: int | None = None,
     python_path: str = "",
+    sweep: str = "",
 ) -> Iterator[list[Node]]:
     """Connect to a cluster, or start a local one that ends with the block.
 
@@ -91,12 +92,13 @@ def connect(
         cpus: Logical CPUs of a local cluster; None for all there are.
         gpus: Logical GPUs of a local cluster; None for all there are.
         python_path: Folders to import a user's own components from.
+        sweep: Identity of the sweep whose trials will run; see ``trainables.lease``.
 
     Yields:
         The alive nodes.
     """
     variables = {name: os.environ[name] for name in _FORWARDED if name in os.environ}
-    variables |= {"TOKENIZERS_PARALLELISM": "false", DRIVER_VARIABLE: uuid.uuid4().hex}
+    variables |= {"TOKENIZERS_PARALLELISM": "false", SWEEP_VARIABLE: sweep or uuid.uuid4().hex}
     search_path = os.pathsep.join(
         part for part in (python_path, os.environ.get("PYTHONPATH", "")) if part
     )

@@ -197,7 +197,7 @@ class Engine:
         with tuning.stop_on_signals(stop, self.options.grace_seconds):
             tuning.run_trials(
                 run,
-                store=self.store.root,
+                store=self.store.address,
                 resources=wanted,
                 slots=slots,
                 stop=stop,
@@ -218,6 +218,7 @@ class Engine:
                     cpus=self.options.cpus,
                     gpus=self.options.gpus,
                     python_path=self.options.python_path,
+                    sweep=content_key([str(self._home.path), self.config.name]),
                 )
             )
         if self.options.address is not None:
@@ -234,7 +235,8 @@ class Engine:
 
         new = [node for node in cluster.alive_nodes() if node.id not in self._checked]
         if new:
-            node_checks.check_nodes(new, self.store.root, self.checkpoints, cluster.ask_nodes)
+            place = self.store.root if self.store.remote is None else self.store.address
+            node_checks.check_nodes(new, place, self.checkpoints, cluster.ask_nodes)
             self._tell(f"nodes checked for store, release and checkpoints: {len(new)}")
         self._checked |= {node.id for node in new}
 

@@ -2,7 +2,8 @@
 
 ::
 
-    <home>/store/                 the content store, shared by all sweeps
+    <home>/store/                 the content store, shared by all sweeps, unless it is a URL
+    <home>/store.url              the URL, once a sweep has begun to use it
     <home>/ledger.db              the Optuna studies, unless a database is configured
     <home>/mlflow.db, mlartifacts the MLflow runs, unless a server is configured
     <home>/sweeps/NAME/           sweep.json, outbox.jsonl and the driver's lock
@@ -20,10 +21,12 @@ from typing import Any
 import filelock
 
 from orchestrator.errors import PreflightError, Problem, SweepLocked, UsageError
-from trainables.store import Store, atomic_write
+from trainables.store import Store, atomic_write, is_url
 
 VARIABLE = "ORCHESTRATOR_HOME"
+STORE_VARIABLE = "ORCHESTRATOR_STORE"
 DEFAULT = ".orchestrator"
+STORE_FILE = "store.url"
 
 
 class Home:
@@ -32,15 +35,45 @@ class Home:
     Args:
         path: The directory; it is made when something is written. None takes the environment's
             ``ORCHESTRATOR_HOME``, else ``.orchestrator`` below the current directory.
+        store: URL of the content store. None takes the one this home began with, else the
+            environment's ``ORCHESTRATOR_STORE``, else a folder of this home.
     """
 
-    def __init__(self, path: Path | str | None = None) -> None:
+    def __init__(self, path: Path | str | None = None, *, store: str | None = None) -> None:
         self.path = Path(path or os.environ.get(VARIABLE) or DEFAULT).absolute()
+        self._store = store
 
     @property
     def store(self) -> Store:
-        """The content store."""
-        return Store(self.path / "store")
+        """The content store.
+
+        Raises:
+            UsageError: Another one is named than this home has begun with.
+            StoreError: Its URL cannot be used.
+        """
+        return Store(self._store_url() or self.path / "store")
+
+    def _store_url(self) -> str | None:
+        """Return the URL of the store, None for the folder of this home."""
+        named = self._store or os.environ.get(STORE_VARIABLE)
+        named = named.rstrip("/") if named else None
+        if named is not None and not is_url(named):
+            raise UsageError(
+                f"the store must be a URL such as s3://bucket/prefix, got {named!r}; a folder "
+                "is named by --home"
+            )
+        try:
+            known = (self.path / STORE_FILE).read_text(encoding="utf-8").strip()
+        except OSError:
+            known = None
+        if known is None and named is not None and self.sweeps():
+            known = "its folder store/"
+        if named is not None and known not in {None, named}:
+            raise UsageError(
+                f"the sweeps of {self.path} have their artifacts in {known}; name another --home "
+                f"to use {named}"
+            )
+        return known or named
 
     def ledger_url(self, variable: str | None = None) -> str:
         """Return the URL of the ledger: what an environment variable holds, else a local file.
@@ -97,6 +130,9 @@ class Home:
     def write_state(self, name: str, state: dict[str, Any]) -> None:
         """Replace what is written down about a sweep."""
         text = json.dumps(state, indent=1, sort_keys=True)
+        url = self._store_url()
+        if url is not None and not (self.path / STORE_FILE).exists():
+            atomic_write(self.path / STORE_FILE, f"{url}\n".encode())
         atomic_write(self.sweep(name) / "sweep.json", text.encode("utf-8"))
 
     @contextmanager

@@ -7,6 +7,8 @@ says which release and which checkpoints it has, before it gets its first trial.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.deployment.release import Release, this_release
 from orchestrator.errors import PreflightError, Problem
 from trainables.checkpoints import checkpoint_digest
-from trainables.store import disk_errors
+from trainables.errors import StoreError
+from trainables.remote import Remote
+from trainables.store import disk_errors, is_url
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Node
@@ -30,13 +34,13 @@ exception is the answer of a node on which the function failed; a node that is l
 
 
 def check_nodes(
-    nodes: Sequence[Node], store: Path, checkpoints: Mapping[str, str], ask: Ask
+    nodes: Sequence[Node], store: Path | str, checkpoints: Mapping[str, str], ask: Ask
 ) -> None:
     """Check that trials can run on every node as they would run here.
 
     Args:
         nodes: The nodes to ask.
-        store: The root of the driver's store.
+        store: The root of the driver's store, or its URL.
         checkpoints: Folders that trials will read, each with the digest it has here.
         ask: Runs a function on each of the nodes.
 
@@ -44,13 +48,12 @@ def check_nodes(
         PreflightError: Some node differs; lists every difference with the node it is on.
         StoreError: The driver cannot write to its own store.
     """
-    folder = store / "tmp" / f"nodes-{uuid.uuid4().hex}"
+    folder = f"{store}/tmp/nodes-{uuid.uuid4().hex}"
     nonce = uuid.uuid4().hex
     try:
-        with disk_errors("a file for the nodes to read", store):
-            folder.mkdir(parents=True)
-            (folder / NONCE).write_text(nonce, encoding="ascii")
-        answers = ask(nodes, look, str(folder), list(checkpoints))
+        with disk_errors("a file for the nodes to read", Path(store)):
+            _write(folder, NONCE, nonce)
+        answers = ask(nodes, look, folder, list(checkpoints))
         problems = [
             problem
             for node in nodes
@@ -58,7 +61,7 @@ def check_nodes(
             for problem in _problems(node, answers[node.id], folder, nonce, checkpoints)
         ]
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     if problems:
         raise PreflightError(problems)
 
@@ -67,7 +70,7 @@ def look(folder: str, checkpoints: Sequence[str]) -> dict[str, Any]:
     """Tell what this node has; runs on the node.
 
     Args:
-        folder: Where the driver has written its nonce; the answer is written beside it.
+        folder: Folder or URL where the driver has written its nonce; the answer goes beside it.
         checkpoints: Folders to read.
 
     Returns:
@@ -76,19 +79,43 @@ def look(folder: str, checkpoints: Sequence[str]) -> dict[str, Any]:
     """
     return {
         "release": asdict(this_release()),
-        "store": _sign(Path(folder)),
+        "store": _sign(folder),
         "checkpoints": {name: _digest(Path(name)) for name in checkpoints},
     }
 
 
-def _sign(folder: Path) -> dict[str, str]:
+def _sign(folder: str) -> dict[str, str]:
     name = uuid.uuid4().hex
     try:
-        nonce = (folder / NONCE).read_text(encoding="ascii")
-        (folder / name).write_text(nonce, encoding="ascii")
-    except OSError as error:
-        return {"error": error.strerror or str(error)}
+        _write(folder, name, _read(folder, NONCE))
+    except (OSError, StoreError) as error:
+        return {"error": getattr(error, "strerror", None) or str(error)}
     return {"signed": name}
+
+
+def _write(folder: str, name: str, text: str) -> None:
+    if is_url(folder):
+        Remote(folder).write(name, text.encode("ascii"))
+        return
+    Path(folder).mkdir(parents=True, exist_ok=name != NONCE)
+    (Path(folder) / name).write_text(text, encoding="ascii")
+
+
+def _read(folder: str, name: str) -> str:
+    if not is_url(folder):
+        return (Path(folder) / name).read_text(encoding="ascii")
+    content = Remote(folder).read(name)
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return content.decode("ascii")
+
+
+def _remove(folder: str) -> None:
+    if is_url(folder):
+        place, _, name = folder.rpartition("/")
+        Remote(place).remove_all(name)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _digest(folder: Path) -> dict[str, str]:
@@ -99,7 +126,7 @@ def _digest(folder: Path) -> dict[str, str]:
 
 
 def _problems(
-    node: Node, answer: Any, folder: Path, nonce: str, checkpoints: Mapping[str, str]
+    node: Node, answer: Any, folder: str, nonce: str, checkpoints: Mapping[str, str]
 ) -> list[Problem]:
     """Compare what one node has answered with what the driver has."""
     where = f"node {node.name}"
@@ -108,8 +135,11 @@ def _problems(
         return [Problem(where, text, "install this release of the project there, or take it out")]
     problems = []
     if reason := _not_shared(answer["store"], folder, nonce):
-        text = f"does not share the store {folder.parent.parent} ({reason})"
-        problems.append(Problem(where, text, "mount the driver's folder there at the same path"))
+        text = f"does not share the store {folder.rpartition('/tmp/')[0]} ({reason})"
+        cure = "mount the driver's folder there at the same path"
+        if is_url(folder):
+            cure = "give it the same end point, and credentials that may read and write there"
+        problems.append(Problem(where, text, cure))
     own, release = this_release(), Release(**answer["release"])
     if release != own:
         text = f"runs release {release}, but this driver runs {own}"
@@ -125,13 +155,13 @@ def _problems(
     return problems
 
 
-def _not_shared(answer: Mapping[str, str], folder: Path, nonce: str) -> str:
+def _not_shared(answer: Mapping[str, str], folder: str, nonce: str) -> str:
     """Return why a node's store is not this one; empty if it is."""
     if "error" in answer:
         return answer["error"]
     try:
-        signed = (folder / answer["signed"]).read_text(encoding="ascii")
-    except OSError:
+        signed = _read(folder, answer["signed"])
+    except (OSError, StoreError):
         return "what it writes does not arrive here"
     return "" if signed == nonce else "what it reads is not what was written here"
 

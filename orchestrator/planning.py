@@ -20,6 +20,7 @@ def plan_sweep(
     config: SweepConfig,
     home: Path | None,
     *,
+    store: str | None = None,
     cpus: int | None,
     gpus: int | None,
     estimate: bool,
@@ -30,7 +31,7 @@ def plan_sweep(
     Raises:
         PreflightError: The sweep could not be started as it is; lists every problem.
     """
-    place = Home(home)
+    place = Home(home, store=store)
     options = Options(cpus=cpus, gpus=gpus)
     preflight.check_home(place)
     preflight.check_resources(config, options)

@@ -119,7 +119,7 @@ def stop_on_signals(flag: StopFlag, grace_seconds: float) -> Iterator[None]:
 def run_trials(
     driver: Driver,
     *,
-    store: Path,
+    store: Path | str,
     resources: Mapping[str, float],
     slots: int,
     stop: StopFlag,
@@ -129,7 +129,7 @@ def run_trials(
 
     Args:
         driver: Proposes and listens.
-        store: Root of the content store, the same on every node.
+        store: Root of the content store, a folder that every node sees, or its URL.
         resources: ``cpu`` and ``gpu`` of each trial.
         slots: How many trials run side by side.
         stop: Checked at each report.
@@ -165,7 +165,7 @@ def run_trials(
 class LedgerSearch(Searcher):  # type: ignore[misc]
     """Asks the driver for trials and tells it how they end; keeps no state of its own."""
 
-    def __init__(self, driver: Driver, store: Path, stop: StopFlag) -> None:
+    def __init__(self, driver: Driver, store: Path | str, stop: StopFlag) -> None:
         super().__init__()
         self._driver = driver
         self._store = str(store)

@@ -73,20 +73,18 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the URL of an empty place; this process and its children may use it."""
     import s3fs
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "5ecretOfTheTests")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
     bucket = f"bucket-{uuid.uuid4().hex}"
-    s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir(bucket)
-    yield f"s3://{bucket}/distilled"
-    s3fs.S3FileSystem.clear_instance_cache()
+    return f"s3://{bucket}/distilled"
 
 
 @pytest.fixture(scope="session")

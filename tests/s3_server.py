@@ -5,11 +5,20 @@ import sys
 import threading
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
+
+
+class Handler(WSGIRequestHandler):
+    """Clients ask before they send a body, and wait a second for a server of HTTP/1.0."""
+
+    protocol_version = "HTTP/1.1"
+
+
 # One request at a time: moto looks and writes in two steps, and S3 does both in one.
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app))
+application = DomainDispatcherApplication(create_backend_app)
+server = make_server("127.0.0.1", 0, application, request_handler=Handler)
 print(f"http://127.0.0.1:{server.port}", flush=True)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 sys.stdin.read()

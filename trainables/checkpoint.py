@@ -65,13 +65,14 @@ class Checkpoint:
         facts = {"tree": tree, "crc32": str(_checksum(tree, tensors))}
         if self._elsewhere is not None:
             facts["saves"] = str(self._elsewhere.count())
-        try:
-            with disk_errors("a checkpoint", self.root):
+        # Around the removal, too: in a read-only file system it fails even if nothing is there.
+        with disk_errors("a checkpoint", self.root):
+            try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_file(tensors, temporary, metadata=facts)
                 temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            finally:
+                temporary.unlink(missing_ok=True)
         if self._elsewhere is not None:
             self._elsewhere.upload(self.path)
 

@@ -3,9 +3,10 @@
 A lease is a file that only one process can create. Its holder touches it again and again; whoever
 waits compares that time with the time of a file it writes itself, so both come from the file
 system's clock and skewed hosts do not matter. A holder that is certainly dead, or has not touched
-its lease for long, is followed by the next; so is one that works for the same driver, which never
-gives an artifact to a second trial before the first is gone. Should a holder come back from a long
-sleep, the same artifact is made twice, a waste and not an error: its name is its content.
+its lease for long, is followed by the next; so is one that works for the same sweep, which has one
+driver at a time and gives an artifact to a second trial only when the first is gone. Should a
+holder come back from a long sleep, the same artifact is made twice, a waste and not an error: its
+name is its content.
 
 In a store behind a URL it is an object there, under the same rules (``trainables.remote_lease``).
 """
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 BEAT_SECONDS = 10.0
 # File systems of networks may show times that are a minute old.
 EXPIRY_SECONDS = 180.0
-DRIVER_VARIABLE = "ORCHESTRATOR_DRIVER"
-"""Set in the processes of trials: names the driver that started them."""
+SWEEP_VARIABLE = "ORCHESTRATOR_SWEEP"
+"""Set in the processes of trials: names the sweep they belong to."""
 
 
 class Spot(Protocol):
@@ -90,8 +91,8 @@ class Lease:
         self._beat = beat
         self._expiry = expiry
         self._token = uuid.uuid4().hex
-        self._driver = os.environ.get(DRIVER_VARIABLE)
-        described = {"token": self._token, "driver": self._driver, **Process.current().to_dict()}
+        self._sweep = os.environ.get(SWEEP_VARIABLE)
+        described = {"token": self._token, "sweep": self._sweep, **Process.current().to_dict()}
         self._content = json.dumps(described).encode("utf-8")
         self._stop = threading.Event()
         self._beating = threading.Lock()
@@ -152,7 +153,7 @@ class Lease:
         process = _process(holder)
         if process is not None and process.is_dead():
             return True
-        if self._driver is not None and holder.get("driver") == self._driver:
+        if self._sweep is not None and holder.get("sweep") == self._sweep:
             return True  # the host of the first attempt is lost: nobody here can see its processes
         age = self._spot.age()
         return age is not None and age > self._expiry  # None: given back in this moment

@@ -30,11 +30,6 @@ _OWN_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _T = TypeVar("_T")
 
 
-def is_url(address: object) -> bool:
-    """Tell whether an address is a URL, rather than a folder."""
-    return isinstance(address, str) and "://" in address
-
-
 class Remote:
     """The files below a URL, each written and read as a whole.
 

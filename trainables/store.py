@@ -62,6 +62,11 @@ def content_key(payload: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def is_url(root: Path | str) -> bool:
+    """Tell whether a store is a URL, rather than a folder."""
+    return isinstance(root, str) and "://" in root
+
+
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file's bytes as hex."""
     with path.open("rb") as stream:
@@ -171,8 +176,8 @@ class Store:
         self.remote: Remote | None = None
         self._origin: RemoteArtifacts | None = None
         self._verified: dict[tuple[str, str], tuple[int, Artifact]] = {}
-        if isinstance(root, str) and "://" in root:
-            self._open(root)
+        if is_url(root):
+            self._open(str(root))
         else:
             self.root = Path(root).absolute()
             self.address = str(self.root)

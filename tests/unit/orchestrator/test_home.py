@@ -118,3 +118,45 @@ def test_a_database_url_comes_from_the_environment(
         home.ledger_url("NEWS_LEDGER")
     monkeypatch.setenv("NEWS_LEDGER", "postgresql://host/db")
     assert home.ledger_url("NEWS_LEDGER") == "postgresql://host/db"
+
+
+URL = "memory://bucket/prefix"
+
+
+def test_the_store_is_a_folder_or_what_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_STORE", raising=False)
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    assert Home(tmp_path).store.address == str(tmp_path / "store")
+    assert Home(tmp_path, store=f"{URL}/").store.address == URL
+    monkeypatch.setenv("ORCHESTRATOR_STORE", URL)
+    assert Home(tmp_path).store.address == URL
+    assert Home(tmp_path).store.root.is_relative_to(tmp_path / "cache")
+    assert Home(tmp_path, store="memory://other").store.address == "memory://other"
+
+
+def test_a_home_remembers_its_store_once_a_sweep_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_STORE", raising=False)
+    with Home(tmp_path, store=URL).lock("news"):
+        pass
+    assert Home(tmp_path).store.remote is None  # it may have been refused for its address
+    Home(tmp_path, store=URL).write_state("news", {"config": {}})
+    for home in (Home(tmp_path), Home(tmp_path, store=f"{URL}/")):
+        assert home.store.address == URL
+    with pytest.raises(UsageError, match=r"artifacts in memory://bucket/prefix; name another"):
+        _ = Home(tmp_path, store="memory://other").store
+
+
+def test_a_home_with_sweeps_stays_with_its_folder(tmp_path: Path) -> None:
+    Home(tmp_path).write_state("news", {"config": {}})
+    with pytest.raises(UsageError, match=r"in its folder store/; name another --home"):
+        _ = Home(tmp_path, store=URL).store
+    assert Home(tmp_path).store.remote is None
+
+
+def test_a_folder_is_no_name_of_a_store(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"must be a URL such as s3://.*got '/mnt/store'"):
+        _ = Home(tmp_path, store="/mnt/store").store

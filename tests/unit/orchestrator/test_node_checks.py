@@ -11,6 +11,7 @@ from orchestrator.errors import PreflightError
 from orchestrator.node_checks import check_nodes, look
 from trainables.checkpoints import checkpoint_digest
 from trainables.errors import StoreError
+from trainables.remote import Remote
 
 A, B = Node("10.0.0.1", 2.0, 0.0, "a"), Node("10.0.0.2", 2.0, 1.0, "b")
 
@@ -145,3 +146,20 @@ def test_a_store_the_driver_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="free space or point --home elsewhere"):
         check_nodes([A], tmp_path / "file", {}, asking())
+
+
+def test_a_store_behind_a_url(s3: str) -> None:
+    check_nodes([A, B], s3, {}, asking())
+    assert Remote(s3).names("tmp") == []
+
+
+def test_a_node_with_another_bucket(s3: str) -> None:
+    def elsewhere(nodes: Sequence[Node], function: Any, folder: str, *rest: Any) -> Any:
+        foreign = folder.replace("/distilled/", "/other/")
+        return {"a": function(folder, *rest), "b": function(foreign, *rest)}
+
+    with pytest.raises(PreflightError) as caught:
+        check_nodes([A, B], s3, {}, elsewhere)
+    (found,) = map(str, caught.value.problems)
+    assert found.startswith(f"node 10.0.0.2: does not share the store {s3} (No such file")
+    assert "the same end point" in found

@@ -1,3 +1,5 @@
+import errno
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,17 @@ def test_a_full_disk_is_a_store_error_and_keeps_the_last_epoch(checkpoint: Check
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoint.load() == {"epoch": 1}
     assert list(checkpoint.folder.iterdir()) == [checkpoint.path]
+
+
+def test_a_read_only_disk_is_a_store_error(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, even the removal of a file that does not exist is refused."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match=r"cannot write a checkpoint.*Read-only file system"):
+        checkpoint.save({"epoch": 1})

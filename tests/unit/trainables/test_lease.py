@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import StoreError
-from trainables.lease import DRIVER_VARIABLE, Lease
+from trainables.lease import SWEEP_VARIABLE, Lease
 from trainables.process import Process
 
 KEY = "a" * 64
@@ -22,11 +22,11 @@ def file(root: Path) -> Path:
     return root / "leases" / f"teacher-{KEY}"
 
 
-def of_another_host(root: Path, seconds_old: float, driver: str | None = None) -> None:
+def of_another_host(root: Path, seconds_old: float, sweep: str | None = None) -> None:
     """Write the lease of a process that this host knows nothing about."""
     foreign = Process("elsewhere", "another kernel", 1, "0")
     file(root).parent.mkdir(parents=True, exist_ok=True)
-    file(root).write_text(json.dumps({"token": "t", "driver": driver, **foreign.to_dict()}))
+    file(root).write_text(json.dumps({"token": "t", "sweep": sweep, **foreign.to_dict()}))
     when = time.time() - seconds_old
     os.utime(file(root), (when, when))
 
@@ -69,12 +69,12 @@ def test_a_silent_host_is_followed_after_a_while(tmp_path: Path, age: float, tak
     mine.close()
 
 
-@pytest.mark.parametrize(("driver", "taken"), [("mine", True), ("another", False), (None, False)])
-def test_a_trial_of_the_same_driver_is_followed_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str | None, taken: bool
+@pytest.mark.parametrize(("sweep", "taken"), [("mine", True), ("another", False), (None, False)])
+def test_a_trial_of_the_same_sweep_is_followed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str | None, taken: bool
 ) -> None:
-    monkeypatch.setenv(DRIVER_VARIABLE, "mine")
-    of_another_host(tmp_path, 1.0, driver)
+    monkeypatch.setenv(SWEEP_VARIABLE, "mine")
+    of_another_host(tmp_path, 1.0, sweep)
     second = lease(tmp_path)
     assert (second.take() is None) is taken
     second.close()
