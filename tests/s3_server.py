@@ -1,4 +1,7 @@
-"""A server that speaks S3, for tests: prints its address, ends with its standard input."""
+"""A server that speaks S3, for tests: prints its address, ends with its standard input.
+
+``python s3_server.py [HOST [PORT]]``
+"""
 
 import logging
 import sys
@@ -18,7 +21,8 @@ class Handler(WSGIRequestHandler):
 
 # One request at a time: moto looks and writes in two steps, and S3 does both in one.
 application = DomainDispatcherApplication(create_backend_app)
-server = make_server("127.0.0.1", 0, application, request_handler=Handler)
-print(f"http://127.0.0.1:{server.port}", flush=True)
+host, port = (*sys.argv[1:], *("127.0.0.1", "0")[len(sys.argv) - 1 :])
+server = make_server(host, int(port), application, request_handler=Handler)
+print(f"http://{host}:{server.port}", flush=True)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 sys.stdin.read()

@@ -66,7 +66,7 @@ class Checkpoint:
         if self._elsewhere is not None:
             facts["saves"] = str(self._elsewhere.count())
         # Around the removal, too: in a read-only file system it fails even if nothing is there.
-        with disk_errors("a checkpoint", self.root):
+        with disk_errors("a checkpoint", self.root, elsewhere=self._elsewhere is not None):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_file(tensors, temporary, metadata=facts)
@@ -81,7 +81,7 @@ class Checkpoint:
         if self._elsewhere is None:
             found = _read(self.path)
         else:
-            with disk_errors("a checkpoint", self.root):
+            with disk_errors("a checkpoint", self.root, elsewhere=True):
                 found = self._newest(self._elsewhere)
         return None if found is None else found.state
 

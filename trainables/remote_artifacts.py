@@ -21,9 +21,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from trainables.remote import Remote
-from trainables.store import MANIFEST, disk_errors
-
-CACHE_VARIABLE = "ORCHESTRATOR_CACHE"
+from trainables.store import CACHE_VARIABLE, MANIFEST, disk_errors
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _PLACE = re.compile(rf"[^/]+/../([^/]+)/{re.escape(MANIFEST)}\Z")
@@ -98,7 +96,7 @@ class RemoteArtifacts:
         temporary = self._root / "tmp" / f"{kind}-{key[:12]}-{uuid.uuid4().hex}"
         place = _place(kind, key)
         try:
-            with disk_errors(f"a copy of {kind}", self._root):
+            with disk_errors(f"a copy of {kind}", self._root, elsewhere=True):
                 temporary.mkdir(parents=True)
                 self._remote.download(
                     [(f"{place}/{digest}/{name}", temporary / name) for name, digest in files]

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ASIDE = "set-aside"
+CACHE_VARIABLE = "ORCHESTRATOR_CACHE"
+"""Names the environment variable with this node's folder for copies of stores elsewhere."""
 
 # This node's copy, and two that are fetched in its place.
 _COPIES = 3
@@ -95,12 +97,13 @@ def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 @contextmanager
-def disk_errors(what: str, root: Path) -> Iterator[None]:
+def disk_errors(what: str, root: Path, *, elsewhere: bool = False) -> Iterator[None]:
     """Turn the errors of a full, read-only or forbidden disk into a StoreError.
 
     Args:
         what: What is being written, for the message.
         root: Where it goes: the root folder of the store, or the home.
+        elsewhere: The store is, and ``root`` holds copies.
 
     Raises:
         StoreError: The disk is full, read-only or not writable.
@@ -111,9 +114,10 @@ def disk_errors(what: str, root: Path) -> Iterator[None]:
         code = _errno(error)
         if code not in _DISK_ERRORS:
             raise
+        setting = CACHE_VARIABLE if elsewhere else "--home"
         raise StoreError(
             f"cannot write {what} in {root}: {os.strerror(code)}; "
-            "free space or point --home elsewhere, then start the same command again"
+            f"free space or point {setting} elsewhere, then start the same command again"
         ) from error
 
 
@@ -264,7 +268,7 @@ class Store:
         folder = self.path(kind, key)
         temporary = self.root / "tmp" / f"{kind}-{key[:12]}-{uuid.uuid4().hex}"
         try:
-            with disk_errors(kind, self.root):
+            with disk_errors(kind, self.root, elsewhere=self.remote is not None):
                 temporary.mkdir(parents=True)
                 draft = Draft(temporary)
                 yield draft
@@ -360,7 +364,9 @@ class Store:
 
     def _set_aside(self, folder: Path) -> None:
         target = self.root / ASIDE / f"{folder.parent.parent.name}-{folder.name}-{time.time_ns()}"
-        with disk_errors(f"what is damaged to {ASIDE}/", self.root):
+        with disk_errors(
+            f"what is damaged to {ASIDE}/", self.root, elsewhere=self.remote is not None
+        ):
             target.parent.mkdir(parents=True, exist_ok=True)
             # Another process may have set it aside in the meantime.
             with suppress(FileNotFoundError):

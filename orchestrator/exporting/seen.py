@@ -38,7 +38,9 @@ def write_seen(folder: Path, store: Store, data: str, teachers: tuple[str, ...])
     """
     parts = [fingerprints(load_split(store, data, split).texts) for split in SPLITS]
     for teacher in teachers:
-        file = store.path("teacher", teacher) / SEEN
+        if not store.exists("teacher", teacher):
+            continue  # deleted to save space; an exported student leaves its export behind
+        file = store.read("teacher", teacher).file(SEEN)
         if file.is_file():
             parts.append(load_file(file)[_TENSOR])
     (folder / SEEN).write_bytes(save({_TENSOR: np.unique(np.concatenate(parts))}))

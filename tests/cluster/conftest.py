@@ -21,6 +21,7 @@ import pytest
 from orchestrator.deployment import secrets
 
 SUBNET = "10.77.0"
+BUCKET = "bucket"
 PYTHON = sys.executable
 # Each host has its own shared memory and its own /tmp/ray, as machines do.
 _SETUP = 'mount -t tmpfs tmpfs /dev/shm && mount --bind "$HOST_TMP" /tmp/ray && exec "$@"'
@@ -208,6 +209,12 @@ class Stack:
         self.stranger = hosts.add("stranger")
         self.dashboard = f"http://{self.head.ip}:8265"
         self.mlflow = f"http://{self.services.ip}:5000"
+        self.aws = {
+            "AWS_ENDPOINT_URL": f"http://{self.services.ip}:9000",
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "5ecretOfTheTests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
 
     def start_services(self) -> None:
         """Start PostgreSQL and MLflow."""
@@ -256,6 +263,7 @@ class Stack:
                 "ORCHESTRATOR_HOME": str(self.home),
                 "LEDGER_URL": f"postgresql+psycopg://ledger@{self.services.ip}/ledger",
                 "ORCHESTRATOR_TRACKING_URI": self.mlflow,
+                **self.aws,
             },
         )
 
@@ -269,7 +277,16 @@ class Stack:
         if not shared:
             hide = f'mount -t tmpfs tmpfs {self.home.parent} && exec "$@"'
             command = ["bash", "-c", hide, "bash", *command]
-        return worker.start(command)
+        return worker.start(command, self.aws)
+
+    def start_s3(self) -> None:
+        """Start a server that speaks S3, with one empty bucket."""
+        server = Path(__file__).parents[1] / "s3_server.py"
+        # It ends with its standard input, which is empty: give it one that stays open.
+        serve = f"sleep infinity | {PYTHON} {server} {self.services.ip} 9000"
+        self.services.start(["bash", "-c", serve])
+        make = f"import s3fs; s3fs.S3FileSystem().mkdir('{BUCKET}')"
+        wait(lambda: self.desk.run(PYTHON, "-c", make, env=self.aws).returncode == 0, 60, "S3")
 
     def psql(self, name: str, query: str) -> subprocess.CompletedProcess[str]:
         """Ask one of the two databases."""

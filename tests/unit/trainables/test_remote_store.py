@@ -12,8 +12,8 @@ import pytest
 
 from trainables.errors import ArtifactCorrupt, ArtifactMissing, StoreError
 from trainables.remote import Remote
-from trainables.remote_artifacts import CACHE_VARIABLE, cache_folder
-from trainables.store import MANIFEST, Store
+from trainables.remote_artifacts import cache_folder
+from trainables.store import CACHE_VARIABLE, MANIFEST, Store
 
 KEY = "ab" * 32
 PLACE = f"student/ab/{KEY}"
@@ -309,6 +309,17 @@ def test_two_processes_write_the_same_key(s3: str) -> None:
     assert len(store.keys("student")) == 5
     for key in store.keys("student"):
         assert len(set(store.read("student", key).file("file").read_text())) == 1
+
+
+def test_where_copies_cannot_go_is_said(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put(Store(s3))
+    (tmp_path / "file").write_text("in the way")
+    store = on_node("file", s3, monkeypatch, tmp_path)
+    for attempt in (content, put):
+        with pytest.raises(StoreError, match=f"free space or point {CACHE_VARIABLE} elsewhere"):
+            attempt(store)
 
 
 def test_each_url_has_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

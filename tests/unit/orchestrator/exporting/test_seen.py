@@ -14,7 +14,7 @@ from orchestrator.exporting.seen import SEEN, seen_sentence, write_seen
 from orchestrator.materials import prepare_data, prepare_materials
 from trainables.data._rows import fingerprints
 from trainables.dataset import load_split
-from trainables.store import Store
+from trainables.store import CACHE_VARIABLE, Store
 from trainables.testing import tiny_texts
 
 
@@ -38,7 +38,9 @@ def write(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
     return path
 
 
-def prepare(folder: Path, tmp_path: Path, dev: Sequence[str], test: Sequence[str]) -> Any:
+def prepare(
+    folder: Path, tmp_path: Path, dev: Sequence[str], test: Sequence[str], address: str = ""
+) -> Any:
     """Prepare a sweep of new training texts that ``folder`` is to teach; also what it told."""
     names = ["label0", "label1", "label2"]
     texts, labels = tiny_texts(60, seed=5)
@@ -59,7 +61,7 @@ def prepare(folder: Path, tmp_path: Path, dev: Sequence[str], test: Sequence[str
             "teachers": [{"name": "old", "exported": str(folder)}],
         }
     )
-    store, told = Store(tmp_path / "store"), list[str]()
+    store, told = Store(address or tmp_path / "store"), list[str]()
     data = prepare_data(config, store, told.append)
     materials = prepare_materials(config, data, store, told.append)
     key = materials.teachers[0].spec.key
@@ -93,11 +95,21 @@ def test_new_texts_are_not_worth_a_word(folder: Path, tmp_path: Path) -> None:
     assert told == []
 
 
+@pytest.mark.parametrize("where", ["folder", "s3"])
 def test_what_a_teacher_has_seen_is_handed_on(
-    folder: Path, train: Callable[[str], Any], tmp_path: Path
+    folder: Path,
+    train: Callable[[str], Any],
+    tmp_path: Path,
+    where: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dev, test = ([f"{part} text {n}" for n in range(12)] for part in ("dev", "test"))
-    store, key, _, _ = prepare(folder, tmp_path, dev, test)
+    address = request.getfixturevalue("s3") if where == "s3" else ""
+    store, key, _, _ = prepare(folder, tmp_path, dev, test, address)
+    if address:  # exported from a node that has no copies yet
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "another node"))
+        store = Store(address)
     (data,) = store.keys("data")
     write_seen(tmp_path, store, data, (key, "not-a-teacher"))
     found = set(load_file(tmp_path / SEEN)["fingerprints"].tolist())
