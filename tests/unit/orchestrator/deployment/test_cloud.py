@@ -1,18 +1,21 @@
 """The files for clouds, against Ray's own schema and what KubeRay's resources accept."""
 
+import copy
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import ray
 import yaml
 
 CLOUD = Path(__file__).parents[4] / "deploy" / "cloud"
 
-# The part of KubeRay's v1 resources that is used here, kept by hand: field names and types.
+# The part of KubeRay's v1 resources that is used here, kept by hand after its API reference: field
+# names and types. What is in a pod is checked against the definition of Kubernetes itself.
 _POD = {"type": "object", "required": ["spec"]}
 _GROUP = {
     "type": "object",
@@ -84,6 +87,18 @@ def test_manifests_use_fields_that_kuberay_has(name: str) -> None:
     document = _load(name)
     assert (document["apiVersion"], document["kind"]) == ("ray.io/v1", kind)
     jsonschema.validate(document["spec"], schema)
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_pods_follow_the_definition_of_kubernetes(name: str) -> None:
+    groups = (_cluster(name)["headGroupSpec"], *_cluster(name)["workerGroupSpecs"])
+    for group in groups:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+        kubernetes_validate.validate(pod, "1.34", strict=True)
+        slip = copy.deepcopy(pod)
+        slip["spec"]["containers"][0]["volumeMount"] = []
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(slip, "1.34", strict=True)
 
 
 @pytest.mark.parametrize("name", KUBERAY)
