@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -57,7 +58,12 @@ def run_sweep(
         OrchestratorError: The sweep could not start, failed, or was interrupted.
     """
     ledger = home.ledger_url(config.ledger.url_env)
-    with home.lock(config.name), ledger_lock(ledger, config.name), _terminate_like_interrupt():
+    with (
+        home.lock(config.name),
+        ledger_lock(ledger, config.name) as lock,
+        _terminate_like_interrupt(),
+    ):
+        options = replace(options, keep=lock.keep)
         console = Console(mode)
         bus = EventBus([console.observe])
         outbox = Outbox(home.outbox(config.name), notify=bus.notice)

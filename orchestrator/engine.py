@@ -7,7 +7,7 @@ within seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +41,7 @@ class Options:
         gpus: Logical GPUs of a local cluster, or None for all.
         grace_seconds: How long running epochs may take to finish after Ctrl-C.
         python_path: Where a user's own components are imported from.
+        keep: Makes sure that the sweep is still this driver's; see ``LedgerLock``.
     """
 
     address: str | None = None
@@ -48,6 +49,7 @@ class Options:
     gpus: int | None = None
     grace_seconds: float = 60.0
     python_path: str = ""
+    keep: Callable[[], object] = lambda: None
 
 
 class Engine:
@@ -136,6 +138,7 @@ class Engine:
             sampler=config.search.sampler,
             startup=max(4, min(10, config.search.trials // 4)),
             notify=self._warn,
+            keep=self.options.keep,
         )
         if retry_failed:
             self.ledger.forget_failures()

@@ -97,6 +97,7 @@ class StageLedger:
         sampler: ``tpe`` or ``random``.
         startup: Random points before TPE begins to model.
         notify: Told when the database cannot be reached, and when it can be again.
+        keep: Makes sure that the sweep is still this driver's.
         gateway: What to do meanwhile; replaced by tests only.
 
     Raises:
@@ -114,6 +115,7 @@ class StageLedger:
         sampler: str = "tpe",
         startup: int = 10,
         notify: Callable[[str], None] = lambda text: None,
+        keep: Callable[[], object] = lambda: None,
         gateway: Gateway | None = None,
     ) -> None:
         directions = [
@@ -123,7 +125,9 @@ class StageLedger:
         self.stage = stage
         self.objectives = objectives
         self._storage = storage
-        self._gateway = gateway or Gateway(partial(probe, storage.engine), FAILURES, notify=notify)
+        self._gateway = gateway or Gateway(
+            partial(probe, storage.engine, keep), FAILURES, notify=notify
+        )
         self.study = self._gateway.wait(
             lambda: optuna.create_study(
                 storage=storage, study_name=study_name, directions=directions, load_if_exists=True

@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 from sqlalchemy import exc as errors
 
-from orchestrator.errors import PreflightError, Problem
+from orchestrator.errors import PreflightError, Problem, SweepLocked
 
 T = TypeVar("T")
 
@@ -42,7 +42,8 @@ class Gateway:
     """The way to the ledger's database: everything a running stage writes goes through it.
 
     Args:
-        probe: Takes the database's write lock and lets it go, or fails quickly.
+        probe: Takes the database's write lock and lets it go, or fails quickly; may say that the
+            sweep has become another driver's.
         failures: Exceptions that a database operation may end with.
         notify: Told in words when the database goes, stays away and comes back.
         clock: Seconds on a clock that never goes back.
@@ -143,6 +144,9 @@ class Gateway:
         except self._failures as error:
             self._note(error)
             return False
+        except SweepLocked as error:
+            self.lost = str(error)
+            return False
         return True
 
     def _note(self, error: Exception) -> None:
@@ -197,9 +201,15 @@ def _sqlite_name(error: errors.DBAPIError) -> str | None:
     return None if name is None else str(name)
 
 
-def probe(engine: Engine) -> None:
-    """Find out within seconds whether the database takes writes, without writing anything."""
+def probe(engine: Engine, keep: Callable[[], object] = lambda: None) -> None:
+    """Find out within seconds whether the database takes writes, without writing anything.
+
+    Args:
+        engine: Of the database.
+        keep: Makes sure that the sweep is still this driver's.
+    """
     statement = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "SELECT 1"
     with engine.connect() as connection:
         connection.exec_driver_sql(statement)
         connection.rollback()
+    keep()

@@ -1,5 +1,6 @@
 """Fixtures that several folders share: one Ray cluster and one smoke sweep for the whole run."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -85,6 +86,23 @@ def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"bucket-{uuid.uuid4().hex}"
     s3fs.S3FileSystem().mkdir(bucket)
     return f"s3://{bucket}/distilled"
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[Any]:
+    """A running PostgreSQL server; tests that crash it start it again."""
+    spec = importlib.util.spec_from_file_location(
+        "postgres_server", Path(__file__).with_name("postgres_server.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if reason := module.PostgresServer.obstacle():
+        pytest.skip(reason)
+    server = module.PostgresServer()
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

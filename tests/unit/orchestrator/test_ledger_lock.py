@@ -1,23 +1,16 @@
 """The advisory lock, against a PostgreSQL of its own where Debian's packages are installed."""
 
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from orchestrator.deployment import secrets
 from orchestrator.errors import PreflightError, SweepLocked
 from orchestrator.ledger_lock import ledger_lock
 
-START = Path(__file__).parents[3] / "deploy" / "postgres-start.sh"
 HOLDER = """
 import sys, time
 from orchestrator.ledger_lock import ledger_lock
@@ -27,50 +20,9 @@ with ledger_lock(sys.argv[1], "news"):
 """
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """The URL of a real server, started as in the container."""
-    if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
-        pytest.skip("needs apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="kdo-lock-"))  # not pytest's, which only root enters
-    secrets.make_secrets(folder / "secrets")
-    command = [str(shutil.copy(START, folder / "start.sh"))]
-    if os.getuid() == 0:
-        for path in (folder, *folder.rglob("*")):
-            shutil.chown(path, "postgres", "postgres")
-        command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PGDATA": str(folder / "data"),
-        "PGPORT": str(port),
-        "PGSOCKETS": str(folder),
-        "LISTEN": "127.0.0.1",
-        secrets.VARIABLE: str(folder / "secrets"),
-    }
-    server = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.DEVNULL)
-    password = (folder / "secrets" / secrets.LEDGER_PASSFILE).read_text().strip().split(":")[-1]
-    url = f"postgresql+psycopg://ledger:{password}@127.0.0.1:{port}/ledger"
-    try:
-        _wait(url)
-        yield url
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
-        shutil.rmtree(folder)
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + 50
-    while True:
-        try:
-            with ledger_lock(url, "probe"):
-                return
-        except PreflightError:
-            assert time.monotonic() < deadline, "the server did not come up"
-            time.sleep(0.2)
+@pytest.fixture
+def postgres(postgres_server: Any) -> str:
+    return str(postgres_server.url)
 
 
 def test_one_driver_per_sweep(postgres: str) -> None:
@@ -97,8 +49,32 @@ def test_the_lock_of_a_killed_driver_is_free(postgres: str) -> None:
             pass
 
 
+def test_a_lock_that_the_server_forgot_is_taken_again(postgres_server: Any) -> None:
+    with ledger_lock(postgres_server.url, "news", patience=1) as lock:
+        lock.keep()
+        postgres_server.crash()
+        with pytest.raises(OperationalError):
+            lock.keep()
+        postgres_server.start()
+        lock.keep()
+        with pytest.raises(SweepLocked), ledger_lock(postgres_server.url, "news", patience=0):
+            pytest.fail("the lock was given twice")
+
+
+def test_a_sweep_that_another_driver_took_meanwhile_is_left_to_it(postgres_server: Any) -> None:
+    with ledger_lock(postgres_server.url, "news", patience=1) as lock:
+        postgres_server.crash()
+        postgres_server.start()
+        with (
+            ledger_lock(postgres_server.url, "news", patience=0),
+            pytest.raises(SweepLocked, match="another driver took over sweep 'news'"),
+        ):
+            lock.keep()
+
+
 def test_an_sqlite_ledger_needs_no_lock(tmp_path: Path) -> None:
-    with ledger_lock(f"sqlite:///{tmp_path}/ledger.db", "news"):
+    with ledger_lock(f"sqlite:///{tmp_path}/ledger.db", "news") as lock:
+        lock.keep()
         assert list(tmp_path.iterdir()) == []
 
 
