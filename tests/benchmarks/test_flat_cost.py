@@ -198,6 +198,7 @@ def test_status_and_report_of_thousands_of_trials_take_seconds(
     assert max(cpu["status"], cpu["report"], cpu["report_json"]) <= SECONDS
 
 
+@pytest.mark.brief
 @pytest.mark.timeout(900)
 def test_a_suggestion_costs_the_same_after_ten_thousand_trials(
     tmp_path: Path, record_figures: Callable[..., None]

@@ -151,6 +151,7 @@ def _as_a_user_would(factory: StudentFactory, store: Store, home: Path) -> tuple
     return wall, sum(result.metrics["train_seconds"] for result in results)
 
 
+@pytest.mark.brief
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.timeout(900)
 def test_trial_overhead(

@@ -72,6 +72,7 @@ def _http(stack: Any, method: str, url: str, *headers: str, body: str = "{}") ->
     return str(stack.stranger.run("python", "-c", program, method, url, body, *headers).stdout)
 
 
+@pytest.mark.brief
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -94,6 +95,7 @@ def test_the_dashboard_refuses_a_stranger(
     assert answer[:3] in ("401", "403"), answer
 
 
+@pytest.mark.brief
 @pytest.mark.parametrize("what", ["gcs", "jobs", "client"])
 @pytest.mark.parametrize(
     "login",
@@ -116,6 +118,7 @@ def test_ray_refuses_a_stranger(
     assert "unauthenticated" in answer.lower() or "AuthenticationError" in answer, answer
 
 
+@pytest.mark.brief
 @pytest.mark.parametrize("what", ["gcs", "client"])
 def test_the_same_requests_are_answered_with_the_token(stack: Any, what: str) -> None:
     address = f"{stack.head.ip}:{GCS_PORT if what == 'gcs' else 10001}"
@@ -125,6 +128,7 @@ def test_the_same_requests_are_answered_with_the_token(stack: Any, what: str) ->
     assert done.returncode == 0 and "ANSWERED" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.brief
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status"),
     [
@@ -146,6 +150,7 @@ def test_mlflow_refuses_a_stranger(
     assert answer.startswith(status), answer
 
 
+@pytest.mark.brief
 @pytest.mark.parametrize("role", ["ledger", "mlflow", "postgres"])
 def test_postgresql_refuses_a_stranger(stack: Any, figures: dict[str, Any], role: str) -> None:
     done = stack.stranger.run("psql", "-w", "-h", stack.services.ip, "-U", role, "-c", "SELECT 1")
@@ -154,6 +159,7 @@ def test_postgresql_refuses_a_stranger(stack: Any, figures: dict[str, Any], role
     assert "password" in done.stderr or "no pg_hba.conf entry" in done.stderr
 
 
+@pytest.mark.brief
 def test_a_worker_of_another_release_does_not_join(stack: Any) -> None:
     host = stack.hosts.add("foreign")
     host.give(stack.secrets, secrets.RAY_TOKEN)
@@ -164,6 +170,7 @@ def test_a_worker_of_another_release_does_not_join(stack: Any) -> None:
     assert "runs release" in done.stderr and "start all nodes from one image" in done.stderr
 
 
+@pytest.mark.brief
 def test_a_node_without_a_token_does_not_start(stack: Any) -> None:
     for role in ("head", "worker"):
         done = stack.stranger.run("python", "-m", "orchestrator.deployment.node", role)

@@ -124,6 +124,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.brief
 @pytest.mark.usefixtures("shared_ray")
 def test_damaged_artifacts_are_found_and_made_again(bench: Any, figure: Any) -> None:
     config = bench.config()

@@ -51,6 +51,7 @@ def _files(process: Path) -> str:
     return " ".join(names)
 
 
+@pytest.mark.brief
 def test_driver_killed_twice_at_random_moments(fresh: Any, figure: Any) -> None:
     config = fresh.config(**{"student.loss": SLOW, "search.trials": STUDENTS})
     rng = random.Random()

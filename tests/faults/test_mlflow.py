@@ -126,6 +126,7 @@ def healthy(make_bench: Any, ray_address: str, tmp_path_factory: pytest.TempPath
     return training_seconds(bench)
 
 
+@pytest.mark.brief
 def test_down_from_the_start(bench: Any, server: Any, healthy: float, figure: Any) -> None:
     text = bench.sweep(bench.config(**CHANGES, tracking={"uri": server.uri}))
     assert "events have not reached MLflow" in text

@@ -20,6 +20,7 @@ def grid(key: str, *options: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.brief
 @pytest.mark.usefixtures("shared_ray")
 def test_errors_that_would_come_again(bench: Any, figure: Any) -> None:
     plan = grid("loss", "kd", "stand_ins:Bug", "stand_ins:Diverging")
