@@ -9,7 +9,6 @@ import pytest
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-@pytest.mark.brief
 def test_a_worker_without_the_store_is_refused_by_name(stack: Any, figures: dict[str, Any]) -> None:
     before = stack.alive()
     stack.add_worker("apart", shared=False)
