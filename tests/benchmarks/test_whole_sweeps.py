@@ -25,6 +25,9 @@ SLOTS = 2
 SHORT = 2
 """Epochs of the students that are compared: the live teachers take minutes even for these."""
 
+ROOM = 0.2
+"""What a busy machine may take from a ratio of wall times before it counts as a failure."""
+
 Run = Callable[..., Any]
 
 
@@ -75,7 +78,7 @@ def _script(name: str, *arguments: object) -> dict[str, Any]:
 def test_how_busy_the_slots_are(
     home: Home, orchestrator: Run, record_figures: Callable[..., None]
 ) -> None:
-    _sweep(orchestrator, home.root, "name=busy")
+    _sweep(orchestrator, home.path, "name=busy")
     wall, students = _students(home, "busy")
     work = [metrics["train_seconds"] for metrics in students]
     assert len(work) == 12
@@ -86,7 +89,7 @@ def test_how_busy_the_slots_are(
         share=sum(work) / (SLOTS * wall),
         target=">= 0.85 of slots x wall spent training, students of 10 s or more",
     )
-    assert sum(work) / (SLOTS * wall) > 0.5
+    assert sum(work) / (SLOTS * wall) > 0.85 - ROOM
 
 
 def test_against_sweeps_that_users_write(
@@ -95,12 +98,12 @@ def test_against_sweeps_that_users_write(
     tmp_path: Path,
     record_figures: Callable[..., None],
 ) -> None:
-    _sweep(orchestrator, home.root, "name=short", f"student.epochs={SHORT}")
+    _sweep(orchestrator, home.path, "name=short", f"student.epochs={SHORT}")
     wall, students = _students(home, "short")
     outputs = [r.seconds for r in load_record(home, "prepare").of(Stage.OUTPUTS)]
     naive_trials, simple_trials = SLOTS, 6
-    simple = _script("simple_sweep.py", CONFIG, home.root, SHORT, simple_trials, SLOTS)
-    naive = _script("naive_sweep.py", CONFIG, home.root, SHORT, naive_trials, SLOTS, tmp_path)
+    simple = _script("simple_sweep.py", CONFIG, home.path, SHORT, simple_trials, SLOTS)
+    naive = _script("naive_sweep.py", CONFIG, home.path, SHORT, naive_trials, SLOTS, tmp_path)
     assert naive["errors"] == 0
     ours = wall / len(students)
     record_figures(
@@ -115,6 +118,7 @@ def test_against_sweeps_that_users_write(
         accuracy_naive=max(naive["accuracy"]),
         accuracy_simple=max(simple["accuracy"]),
     )
-    assert naive["wall"] / naive_trials > ours
+    assert naive["wall"] / naive_trials / ours > 20 * (1 - ROOM)
+    assert simple["wall"] / simple_trials / ours > 2 * (1 - ROOM)
     # The first point is the same student; live teachers answer in batches of other lengths.
     assert abs(students[0]["val_accuracy"] - naive["accuracy"][0]) < 0.03
