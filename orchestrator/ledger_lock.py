@@ -29,6 +29,11 @@ _CONNECT: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 11_000,
 }
+_OPTIONS: dict[str, Any] = {
+    "connect_args": _CONNECT,
+    "isolation_level": "AUTOCOMMIT",
+    "poolclass": sqlalchemy.NullPool,
+}
 _TAKE = sqlalchemy.text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
 
 
@@ -39,15 +44,13 @@ class LedgerLock:
         url: Of the ledger.
         sweep: Its name; the studies of all sweeps of that name are one in the database.
         patience: Seconds to wait for the lock.
-
-    Raises:
-        PreflightError: The database does not answer.
     """
 
     def __init__(self, url: str, sweep: str, *, patience: float) -> None:
+        self._url = url
         self._sweep = sweep
         self._patience = patience
-        self._engine = _open(url) if url.startswith("postgres") else None
+        self._engine: sqlalchemy.Engine | None = None
         self._connection: sqlalchemy.Connection | None = None
 
     def take(self) -> None:
@@ -55,9 +58,20 @@ class LedgerLock:
 
         Raises:
             SweepLocked: Another driver holds it.
-            SQLAlchemyError: The database cannot be reached.
+            PreflightError: The database does not answer.
         """
-        if self._engine is not None and not self._taken(self._engine):
+        if not self._url.startswith("postgres"):
+            return
+        try:
+            self._engine = sqlalchemy.create_engine(self._url, **_OPTIONS)
+            taken = self._taken(self._engine)
+        except (ArgumentError, OperationalError, ModuleNotFoundError) as error:
+            # Only the first line of the cause: SQLAlchemy's own text may repeat the URL.
+            reason = str(getattr(error, "orig", None) or type(error).__name__).partition("\n")[0]
+            cure = "check the URL in the variable ledger.url_env names, and that the server runs"
+            problem = Problem("the ledger's database", f"cannot be opened ({reason})", cure)
+            raise PreflightError([problem]) from error
+        if not taken:
             raise SweepLocked(
                 f"another driver is running sweep {self._sweep!r} on this ledger; wait for it, "
                 "stop it, or give this sweep another name with --set name=..."
@@ -131,19 +145,3 @@ def ledger_lock(url: str, sweep: str, *, patience: float = PATIENCE_S) -> Iterat
         yield lock
     finally:
         lock.release()
-
-
-def _open(url: str) -> sqlalchemy.Engine:
-    """Return an engine that has reached its database once."""
-    try:
-        engine = sqlalchemy.create_engine(
-            url, connect_args=_CONNECT, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
-        )
-        engine.connect().close()
-    except (ArgumentError, OperationalError, ModuleNotFoundError) as error:
-        # Only the first line of the cause: SQLAlchemy's own text may repeat the URL.
-        reason = str(getattr(error, "orig", None) or type(error).__name__).partition("\n")[0]
-        cure = "check the URL in the variable ledger.url_env names, and that the server runs"
-        problem = Problem("the ledger's database", f"cannot be opened ({reason})", cure)
-        raise PreflightError([problem]) from error
-    return engine
