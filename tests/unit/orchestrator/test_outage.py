@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import database
-from orchestrator.errors import PreflightError
+from orchestrator.errors import PreflightError, SweepLocked
 from orchestrator.ledger import Objectives, Outcome, Proposal, StageLedger, open_storage
 from orchestrator.outage import Gateway, LedgerAway
 from orchestrator.records import Stage, TrialState
@@ -84,6 +84,19 @@ def test_writes_are_kept_in_order_and_written_when_the_database_is_back(db: Data
         "ledger unreachable (server closed the connection), trying again in 1 s",
         "ledger reached again after 2 s",
     ]
+
+
+def test_nothing_is_written_into_a_sweep_that_another_driver_took_meanwhile(db: Database) -> None:
+    db.error = refusal()
+    db.gateway.later(db.write("a"))
+    db.time = 1.5
+    db.error = SweepLocked("another driver took over sweep 'news'")
+    with pytest.raises(PreflightError, match="another driver took over sweep 'news'"):
+        db.gateway.wait(db.write("b"))
+    db.error = None
+    db.gateway.later(db.write("c"))
+    assert db.written == []
+    assert not any("reached again" in text for text in db.said)
 
 
 def test_pauses_double_up_to_a_limit(db: Database) -> None:
